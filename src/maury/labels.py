@@ -68,7 +68,7 @@ def make_label(name: str, unit: str, coordinate: Coordinate = "linear") -> Label
     try:
         parsed = u.Unit(unit)
     except (ValueError, TypeError):
-        raise UsageError(f"expected a unit astropy knows for label {name!r}, got {unit!r}; write for example 'K' or 'dex'") from None
+        raise UsageError(f"expected a unit astropy knows for label {name!r}, got {unit!r}; write 'K' or 'dex'") from None
     known = KNOWN_LABELS.get(name)
     if known is None:
         return Label(name, unit, coordinate=coordinate)
@@ -119,7 +119,7 @@ class LabelSet:
         """
         array = np.asarray(values, dtype=float)
         if array.ndim != 2 or array.shape[1] != len(labels) or array.shape[0] < 2:
-            raise UsageError(f"expected training labels of shape (n_stars >= 2, {len(labels)}), got {array.shape}; check the table")
+            raise UsageError(f"expected training labels of shape (n >= 2, {len(labels)}), got {array.shape}; check the table")
         if not np.isfinite(array).all():
             raise UsageError("expected finite training labels, got NaN or infinity; drop those stars before training")
         coordinates = _to_coordinate(tuple(labels), array)
@@ -127,7 +127,7 @@ class LabelSet:
         spread = (high - low) / 4.0
         flat = [label.name for label, s in zip(labels, spread, strict=True) if not s > 0]
         if flat:
-            raise UsageError(f"expected labels that vary over the training set, got constant {', '.join(flat)}; drop the label or add stars")
+            raise UsageError(f"expected labels that vary over the training set, got constant {', '.join(flat)}; add other stars")
         return cls(
             tuple(labels),
             tuple(pivot.tolist()),
@@ -172,7 +172,7 @@ class LabelSet:
     def scale(self, values: ArrayLike) -> FloatArray:
         """(n, n_labels) label units -> scaled coordinates."""
         coordinate = _to_coordinate(self.labels, np.asarray(values, dtype=float))
-        return (coordinate - np.array(self.pivot)) / np.array(self.spread)
+        return np.asarray((coordinate - np.array(self.pivot)) / np.array(self.spread))
 
     def unscale(self, scaled: ArrayLike) -> FloatArray:
         """(n, n_labels) scaled coordinates -> label units."""
@@ -197,7 +197,7 @@ class LabelSet:
     def unscale_covariance(self, covariance: ArrayLike, scaled: ArrayLike) -> FloatArray:
         """(n, K, K) covariance in scaled coordinates at ``scaled`` -> label units (first order)."""
         slope = self.unscale_slope(scaled)
-        return np.asarray(covariance, dtype=float) * slope[..., :, None] * slope[..., None, :]
+        return np.asarray(np.asarray(covariance, dtype=float) * slope[..., :, None] * slope[..., None, :])
 
     # -- files --------------------------------------------------------------------------------------------------
 

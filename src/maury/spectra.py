@@ -59,7 +59,7 @@ class Spectra:
     preparation: str | None = None
 
     def __post_init__(self) -> None:
-        n, p = _check_shapes(self.wavelength, self.flux, self.ivar, self.ids, self.mask)
+        n = _check_shapes(self.wavelength, self.flux, self.ivar, self.ids, self.mask)
         if len(self.meta) != n:
             raise UsageError(f"expected meta with one row for each of {n} spectra, got {len(self.meta)} rows; add or drop rows")
         if self.medium not in get_args(Medium):
@@ -218,9 +218,9 @@ def empty_meta(n_spectra: int) -> Table:
 
 def _check_shapes(
     wavelength: NDArray[Any], flux: NDArray[Any], ivar: NDArray[Any], ids: NDArray[Any], mask: NDArray[Any] | None
-) -> tuple[int, int]:
+) -> int:
     if wavelength.ndim != 1 or wavelength.size < 2:
-        raise UsageError(f"expected a wavelength vector of at least 2 pixels, got shape {wavelength.shape}; pass one grid for all spectra")
+        raise UsageError(f"expected a wavelength vector of at least 2 pixels, got shape {wavelength.shape}; pass one grid for all")
     if flux.ndim != 2 or flux.shape[1] != wavelength.size:
         raise UsageError(f"expected flux of shape (n_spectra, {wavelength.size}), got {flux.shape}; one row per spectrum")
     if ivar.shape != flux.shape:
@@ -230,9 +230,9 @@ def _check_shapes(
     if ids.shape != (flux.shape[0],):
         raise UsageError(f"expected {flux.shape[0]} ids, got shape {ids.shape}; one id per spectrum")
     if not np.isfinite(wavelength).all() or wavelength[0] <= 0 or not (np.diff(wavelength) > 0).all():
-        raise UsageError("expected strictly increasing positive wavelengths in Å, got others; sort them and remove repeated pixels")
+        raise UsageError("expected strictly increasing positive wavelengths in Å, got others; sort them, drop repeats")
     if not np.isfinite(flux).all():
         raise UsageError("expected finite flux, got NaN or infinity; build with Spectra.from_arrays, which masks such pixels")
     if not np.isfinite(ivar).all() or (ivar < 0).any():
-        raise UsageError("expected finite, non-negative ivar, got others; build with Spectra.from_arrays, which masks such pixels")
-    return int(flux.shape[0]), int(wavelength.size)
+        raise UsageError("expected finite, non-negative ivar, got others; Spectra.from_arrays masks such pixels")
+    return int(flux.shape[0])

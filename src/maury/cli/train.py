@@ -1,0 +1,89 @@
+"""``maury train RECIPE --data DIR -o MODEL``: from labelled spectra to a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from maury.recipes import Recipe, TrainingRun
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a built-in name (see `maury recipes`).", show_default=False)],
+    data: Annotated[Path, typer.Option("--data", help="Folder below which the recipe's files lie.")] = Path(),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")] = Path("model.safetensors"),
+    folds: Annotated[int | None, typer.Option("--folds", help="Folds of the cross-validation; 0: none.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the folds.")] = None,
+    plots: Annotated[Path | None, typer.Option("--plots", help="Folder for figures of the cross-validation.")] = None,
+) -> None:
+    """Train a model as a recipe says, cross-validate it, and write it to one file."""
+    from maury.cli.console import output_console
+    from maury.cli.progress import stage_bars
+    from maury.errors import ModelFileError
+    from maury.recipes import load_recipe, run_recipe
+    from maury.store import save_model
+
+    if not output.resolve().parent.is_dir():
+        raise ModelFileError(f"expected an existing folder for {output}, got none; make the folder first")
+    ready = _with_options(load_recipe(recipe), folds, seed)
+    with stage_bars() as report:
+        run = run_recipe(ready, data, report)
+    model_id = save_model(run.model, output)
+    if plots is not None:
+        _plots(run, plots)
+    _print(output_console(), run, output, model_id)
+
+
+def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe:
+    """The recipe with the command line's changes, checked like a recipe."""
+    from maury.recipes import parse_recipe
+
+    content = recipe.model_dump(mode="json")
+    if folds is not None:
+        content["validation"]["folds"] = folds
+        if folds == 0 and content["errors"]["model"] in ("held_out", "snr"):
+            content["errors"]["model"] = "formal"  # nothing is left to learn errors from; the catalogue says so
+    if seed is not None:
+        content["validation"]["seed"] = seed
+    return parse_recipe(content, "command line")
+
+
+def _plots(run: TrainingRun, folder: Path) -> None:
+    from maury.report.figures import cross_validation_figure, pull_histogram, save_figure, true_vs_recovered
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if run.held_out is None:
+        return
+    truth, held = run.training_set.values, run.held_out
+    save_figure(true_vs_recovered(held.labels, truth, held.values, held.errors, held.flag), folder / "recovered.png")
+    save_figure(pull_histogram(held.labels, truth, held.values, held.errors), folder / "pulls.png")
+    by = held.labels.names[0]
+    save_figure(cross_validation_figure(held.labels, truth, held.values, held.errors, by=by), folder / "residuals.png")
+
+
+def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> None:
+    from maury.assess.metrics import format_table
+
+    left_out = run.training_set.left_out
+    console.print(f"{len(run.training_set)} training spectra, {len(left_out)} left out{': ' if left_out else ''}", end="")
+    console.print(_reasons(left_out))
+    console.print(f"condition number of the design matrix {run.condition_number:.3g}")
+    if run.scores:
+        console.print("\nheld-out stars (cross-validation; bias = median, scatter = 1.4826 MAD):")
+        console.print(format_table(run.scores), markup=False, soft_wrap=True)
+    console.print(f"\nmodel {model_id} written to {output}", markup=False)
+
+
+def _reasons(left_out: tuple[tuple[str, str], ...]) -> str:
+    """Why spectra were left out, counted by the first words of the reason."""
+    counts: dict[str, int] = {}
+    for _, reason in left_out:
+        short = reason.split(" = ")[0].split(",")[0]
+        key = f"{short} outside the limits" if " = " in reason else short
+        counts[key] = counts.get(key, 0) + 1
+    return "; ".join(f"{n} x {reason}" for reason, n in sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,121 @@
+"""The model's own covariance over pixels, learned from cross-validated residuals: low rank plus diagonal.
+
+A polynomial of three labels leaves out abundances, rotation, reddening and its own misfit; what is left in the spectra of
+stars it has not seen is correlated over pixels. With only the independent scatter s^2 of The Cannon those residuals count as
+thousands of independent measurements, which pulls the labels and makes formal errors far too small. The leading
+principal components of held-out residuals (beyond their noise) become factors U, the rest the diagonal; the fit uses
+diag + U U^T by the Woodbury identity (:mod:`maury.fit.chi2`), for any emulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maury.constants import ROBUST_SIGMA_PER_MAD
+from maury.errors import UsageError
+from maury.protocols import Emulator, ModelCovariance
+from maury.spectra import Spectra
+
+FloatArray = NDArray[np.float64]
+TrainEmulator = Callable[[NDArray[np.int64]], Emulator]
+
+
+def held_out_residuals(
+    spectra: Spectra, values: ArrayLike, train: TrainEmulator, folds: list[NDArray[np.int64]]
+) -> FloatArray:
+    """(n_stars, n_pixels) flux minus the prediction, at the true labels, of a model that did not see the star.
+
+    Parameters
+    ----------
+    values : (n_stars, K) label units.
+    train : (indices of the stars to train on) -> emulator.
+    folds : index arrays that together hold every star once (see :func:`maury.train.splits.k_folds`).
+
+    Returns
+    -------
+    Residuals; 0 where ivar is 0.
+    """
+    array = np.asarray(values, dtype=float)
+    residuals = np.zeros(spectra.flux.shape)
+    for fold in folds:
+        emulator = train(np.setdiff1d(np.arange(len(spectra)), fold))
+        residuals[fold] = spectra.flux[fold] - emulator.predict_flux(array[fold])
+    return np.where(spectra.ivar > 0, residuals, 0.0)
+
+
+def low_rank_covariance(
+    residuals: FloatArray,
+    ivar: ArrayLike,
+    rank: int,
+    *,
+    star_weights: FloatArray | None = None,
+    inflation: float = 1.0,
+    clip: float = 5.0,
+) -> ModelCovariance:
+    """Covariance diag + U U^T of residuals, without the part that the given noise explains.
+
+    Parameters
+    ----------
+    residuals : (n_stars, n_pixels), 0 where masked.
+    ivar : (n_stars, n_pixels) of the same pixels.
+    rank : number of factors; 0 gives the diagonal alone.
+    star_weights : (n_stars,), in any unit.
+    inflation : factor on the diagonal. What is left beyond the factors is still correlated between neighbouring pixels (the
+        line-spread function alone spans several) and in many weak modes; a diagonal would count every pixel as a
+        measurement of its own. ``inflation`` is the number of pixels that share one; it is chosen by cross-validation.
+    clip : residuals beyond ``clip`` robust standard deviations of their pixel are moved to that limit, so one bad star can
+        not make a factor of its own.
+
+    Returns
+    -------
+    ModelCovariance whose total variance per pixel (inflation aside) is the clipped residuals' variance less the mean noise.
+
+    Raises
+    ------
+    UsageError
+        If ``rank`` is not below the number of stars, or ``inflation`` is below 1.
+    """
+    n, _ = residuals.shape
+    if not 0 <= rank < n:
+        raise UsageError(f"expected a covariance rank from 0 to {n - 1} for {n} training stars, got {rank}; lower it")
+    if not inflation >= 1:
+        raise UsageError(f"expected an inflation of the diagonal of at least 1, got {inflation}")
+    weight = np.asarray(ivar, dtype=float)
+    good = weight > 0
+    star = np.ones(n) if star_weights is None else star_weights * (n / star_weights.sum())
+    count = np.maximum(star @ good, 1e-300)
+    clipped = _clip(residuals, good, clip) * np.sqrt(star)[:, None]
+    noise = star @ np.where(good, 1.0 / np.where(good, weight, 1.0), 0.0) / count
+    variance = (clipped**2).sum(axis=0) / count
+    if rank == 0:
+        return ModelCovariance(inflation * np.maximum(variance - noise, 1e-12 * variance + 1e-300))
+    factors = _leading_factors(clipped * np.sqrt(n / count), variance, noise, rank)
+    rest = variance - noise - (factors**2).sum(axis=1)
+    # a pixel never becomes perfectly known: keep a hundredth of its residual variance as independent
+    return ModelCovariance(inflation * np.maximum(rest, 0.01 * variance + 1e-300), factors)
+
+
+def _leading_factors(filled: FloatArray, variance: FloatArray, noise: FloatArray, rank: int) -> FloatArray:
+    """(n_pixels, rank) principal components of residuals in units of each pixel's scatter, less the noise along them."""
+    n = len(filled)
+    scale = np.sqrt(np.maximum(variance, 1e-300))
+    unit = filled / scale
+    eigenvalues, vectors = np.linalg.eigh(unit @ unit.T / n)  # (n, n): cheaper than the pixel covariance, same spectrum
+    order = np.argsort(eigenvalues)[::-1][:rank]
+    directions = unit.T @ vectors[:, order] / np.sqrt(np.maximum(n * eigenvalues[order], 1e-300))
+    noise_along = (directions**2 * (noise / scale**2)[:, None]).sum(axis=0)
+    strength = np.sqrt(np.maximum(eigenvalues[order] - noise_along, 0.0))
+    return np.ascontiguousarray(directions * strength * scale[:, None])
+
+
+def _clip(residuals: FloatArray, good: NDArray[np.bool_], clip: float) -> FloatArray:
+    masked = np.where(good, residuals, np.nan)
+    empty = ~good.any(axis=0)
+    masked[:, empty] = 0.0
+    centre = np.nanmedian(masked, axis=0)
+    sigma = ROBUST_SIGMA_PER_MAD * np.nanmedian(np.abs(masked - centre), axis=0)
+    limit = clip * np.where(sigma > 0, sigma, np.inf)
+    return np.where(good, np.clip(residuals, centre - limit, centre + limit), 0.0)

@@ -1,0 +1,223 @@
+"""Spectra + Emulator -> LabelEstimates: starts, bounds, the batched optimiser, errors, status and flags for every star."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.errors import UsageError
+from maury.estimates import LabelEstimates
+from maury.fit.chi2 import Problem, make_problem, usable_pixels
+from maury.fit.lm import LmResult, LmSettings, minimise
+from maury.flags import FitStatus, ResultFlag
+from maury.labels import LabelSet
+from maury.protocols import Emulator
+from maury.spectra import Spectra
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ChiSquareFitter:
+    """Least chi-square fit of any emulator, all stars together.
+
+    Parameters
+    ----------
+    n_starts : local fits per star. They begin at the best of ``n_candidates`` points spread over the training range and at
+        points with other labels (a polynomial model has several minima: METHODS 0.5); the lowest chi-square wins.
+    n_candidates : points (a Sobol set over the box, and the centre) at which chi-square is tabulated to choose starts.
+    margin : bounds of the fit lie outside the training range by this fraction of it on either side; solutions beyond the
+        range are flagged OUT_OF_RANGE, at the bounds AT_BOUND.
+    min_pixels : stars with fewer usable pixels are not fitted (FEW_PIXELS).
+    rival_delta_chi2 : another minimum within this of the best, with labels more than 3 sigma away, sets SEVERAL_MINIMA.
+    unconstrained : an error above this fraction of the training range sets UNCONSTRAINED.
+    block : stars per block (bounds memory).
+    """
+
+    n_starts: int = 3
+    n_candidates: int = 256
+    margin: float = 0.1
+    min_pixels: int = 50
+    rival_delta_chi2: float = 9.0
+    unconstrained: float = 0.5
+    block: int = 2048
+    optimiser: LmSettings = field(default_factory=LmSettings)
+
+    def __post_init__(self) -> None:
+        if self.n_starts < 1 or self.n_candidates < self.n_starts:
+            raise UsageError(f"expected 1 <= n_starts <= n_candidates, got {self.n_starts} and {self.n_candidates}")
+        if self.margin < 0:
+            raise UsageError(f"expected margin >= 0, got {self.margin}; it is a fraction of the training range")
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values for a model file."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ChiSquareFitter:
+        """Inverse of :meth:`to_config`."""
+        return cls(**{**config, "optimiser": LmSettings(**config["optimiser"])})
+
+    def fit(
+        self,
+        spectra: Spectra,
+        emulator: Emulator,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        start: FloatArray | None = None,
+    ) -> LabelEstimates:
+        """Labels, covariance, chi-square, status and flags of every spectrum.
+
+        Parameters
+        ----------
+        spectra : on the emulator's grid.
+        progress : called with (stars done, stars in all).
+        start : (n, K) label units: one local fit per star from here, instead of a search over the box.
+
+        Raises
+        ------
+        UsageError
+            If the grids differ or there is no spectrum.
+        """
+        if len(spectra) == 0:
+            raise UsageError("expected at least one spectrum to fit, got none")
+        parts = []
+        for first in range(0, len(spectra), self.block):
+            block = slice(first, first + self.block)
+            parts.append(self._fit_block(spectra[block], emulator, None if start is None else start[block]))
+            if progress is not None:
+                progress(min(block.stop, len(spectra)), len(spectra))
+        return LabelEstimates.concatenate(parts)
+
+    def bounds(self, labels: LabelSet) -> tuple[FloatArray, FloatArray]:
+        """(K,) lower and upper bounds in scaled labels."""
+        corners = np.sort(labels.scale(np.array([labels.lower, labels.upper])), axis=0)
+        width = corners[1] - corners[0]
+        return corners[0] - self.margin * width, corners[1] + self.margin * width
+
+    def _fit_block(self, spectra: Spectra, emulator: Emulator, start: FloatArray | None) -> LabelEstimates:
+        n_pixels = usable_pixels(spectra)
+        fit = np.flatnonzero(n_pixels >= self.min_pixels)
+        estimates = LabelEstimates.missing(
+            emulator.labels,
+            spectra.ids.tolist(),
+            [f"{p} usable pixels, the fit asks for {self.min_pixels}" for p in n_pixels],
+            spectra.meta,
+            int(ResultFlag.FEW_PIXELS | ResultFlag.FAILED),
+        ).with_(n_pixels=n_pixels)
+        if fit.size == 0:
+            return estimates
+        problem = make_problem(spectra[fit], emulator)
+        lower, upper = self.bounds(emulator.labels)
+        if start is None:
+            starts = self._starts(problem, lower, upper)
+        else:
+            starts = np.nan_to_num(emulator.labels.scale(start[fit]))[:, None, :]
+        best, rival = self._best_of_starts(problem, starts, lower, upper)
+        return self._assemble(estimates, fit, emulator.labels, best, rival)
+
+    def _best_of_starts(
+        self, problem: Problem, starts: FloatArray, lower: FloatArray, upper: FloatArray
+    ) -> tuple[LmResult, NDArray[np.bool_]]:
+        """The best of the local fits from (n, S, K) starts, and (n,) whether another minimum rivals it."""
+        n, s, k = starts.shape
+        star = np.repeat(np.arange(n), s)
+        result = minimise(problem, star, starts.reshape(n * s, k), lower, upper, self.optimiser)
+        chi2 = np.where(np.isfinite(result.chi2), result.chi2, np.inf).reshape(n, s)
+        winner = np.arange(n) * s + chi2.argmin(axis=1)
+        best = LmResult(
+            result.scaled[winner], result.chi2[winner], result.hessian[winner], result.converged[winner], result.at_bound[winner]
+        )
+        apart = result.scaled.reshape(n, s, k) - best.scaled[:, None, :]
+        distance = np.einsum("nsk,nkl,nsl->ns", apart, best.hessian, apart)
+        rival = (chi2 < best.chi2[:, None] + self.rival_delta_chi2) & (distance > 9.0) & result.converged.reshape(n, s)
+        return best, rival.any(axis=1)
+
+    def _starts(self, problem: Problem, lower: FloatArray, upper: FloatArray) -> FloatArray:
+        """(n, n_starts, K): the best candidate, then the best ones that lie well away from those already chosen."""
+        candidates = candidate_points(lower, upper, self.n_candidates)
+        table = problem.chi2_table(candidates)
+        table = np.where(np.isfinite(table), table, np.inf)
+        width = upper - lower
+        chosen = [candidates[table.argmin(axis=1)]]
+        for _ in range(1, self.n_starts):
+            near = np.zeros(table.shape, dtype=bool)
+            for taken in chosen:
+                offset = np.abs(candidates[None, :, :] - taken[:, None, :]) / width
+                near |= (offset < 0.2).all(axis=2)
+            chosen.append(candidates[np.where(near, np.inf, table).argmin(axis=1)])
+        return np.stack(chosen, axis=1)
+
+    def _assemble(
+        self,
+        estimates: LabelEstimates,
+        fit: NDArray[np.int64],
+        labels: LabelSet,
+        best: LmResult,
+        rival: NDArray[np.bool_],
+    ) -> LabelEstimates:
+        n, k = len(estimates), len(labels)
+        covariance_scaled, regular = safe_inverse(best.hessian)
+        good = np.isfinite(best.chi2) & regular
+        values, covariance, chi2 = np.full((n, k), np.nan), np.full((n, k, k), np.nan), np.full(n, np.nan)
+        values[fit[good]] = labels.unscale(best.scaled[good])
+        covariance[fit[good]] = labels.unscale_covariance(covariance_scaled[good], best.scaled[good])
+        chi2[fit[good]] = best.chi2[good]
+        status, reason, flag = list(estimates.status), list(estimates.reason), estimates.flag.copy()
+        label_flags = estimates.label_flags.copy()
+        for row, position in enumerate(fit):
+            converged = bool(best.converged[row])
+            status[position] = (
+                FitStatus.FAILED if not good[row] else FitStatus.CONVERGED if converged else FitStatus.MAX_ITERATIONS
+            )
+            reason[position] = "" if good[row] else "the fit found no minimum with a regular covariance"
+            flag[position] = 0 if good[row] and converged else int(ResultFlag.NOT_CONVERGED if good[row] else ResultFlag.FAILED)
+        flag[fit[good & rival]] |= int(ResultFlag.SEVERAL_MINIMA)
+        label_flags[fit] = np.where(best.at_bound & good[:, None], int(ResultFlag.AT_BOUND), 0)
+        out = estimates.with_(
+            values=values,
+            covariance=covariance,
+            chi2=chi2,
+            status=tuple(status),
+            reason=tuple(reason),
+            flag=flag | np.bitwise_or.reduce(label_flags, axis=1),
+            label_flags=label_flags,
+        )
+        return self._flag_range(out)
+
+    def _flag_range(self, estimates: LabelEstimates) -> LabelEstimates:
+        labels = estimates.labels
+        finite = np.isfinite(estimates.values)
+        out = estimates.add_label_flag(finite & ~labels.in_range(estimates.values), int(ResultFlag.OUT_OF_RANGE))
+        width = np.array(labels.upper) - np.array(labels.lower)
+        with np.errstate(invalid="ignore"):
+            wide = finite & (estimates.errors > self.unconstrained * width)
+        return out.add_label_flag(wide, int(ResultFlag.UNCONSTRAINED))
+
+
+def candidate_points(lower: FloatArray, upper: FloatArray, n: int) -> FloatArray:
+    """(n, K) points that fill the box: its centre and a Sobol set without scrambling, so always the same."""
+    from scipy.stats import qmc
+
+    sobol = qmc.Sobol(d=len(lower), scramble=False).random_base2(int(np.ceil(np.log2(max(n, 2)))))[:n]
+    sobol[0] = 0.5
+    return np.asarray(lower + sobol * (upper - lower))
+
+
+def safe_inverse(matrix: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """(m, K, K) inverses of positive-definite matrices and (m,) whether each is regular; NaN where it is not."""
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(matrix).all(axis=(1, 2)))
+    scale = np.sqrt(np.abs(np.einsum("mkk->mk", np.where(finite[:, None, None], matrix, 1.0))))
+    regular = finite & (scale > 0).all(axis=1)
+    unit = np.eye(matrix.shape[1])
+    scale = np.where(regular[:, None], scale, 1.0)
+    scaled = np.where(regular[:, None, None], matrix, unit) / (scale[:, :, None] * scale[:, None, :])
+    values, vectors = np.linalg.eigh(scaled)
+    regular &= values[:, 0] > 1e-12
+    inverse = np.einsum("mij,mj,mkj->mik", vectors, 1.0 / np.where(values > 1e-12, values, 1.0), vectors, optimize=True)
+    inverse = inverse / (scale[:, :, None] * scale[:, None, :])
+    return np.where(regular[:, None, None], inverse, np.nan), regular

@@ -1,0 +1,126 @@
+"""Batched Levenberg-Marquardt with bounds: many stars and many starts step together.
+
+Each row (a star at a start) has its own damping; rows that are done leave the batch. Bounds are kept by projection: a
+label at a bound whose gradient points outward is held there for the step. Rows end CONVERGED when a step promises less
+than ``tolerance`` in chi-square, a test that does not depend on units (a step length would).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.fit.chi2 import Evaluation, Problem
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LmSettings:
+    """Settings of the optimiser.
+
+    Parameters
+    ----------
+    max_iterations : accepted or rejected steps per row.
+    tolerance : a row has converged when the predicted decrease of chi-square falls below it. 1e-6 moves a label by a
+        thousandth of its error.
+    initial_damping : relative to the Hessian's diagonal.
+    """
+
+    max_iterations: int = 60
+    tolerance: float = 1e-6
+    initial_damping: float = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class LmResult:
+    """End points of all rows: scaled labels (m, K), chi2 (m,), half Hessian (m, K, K), converged (m,), at_bound (m, K)."""
+
+    scaled: FloatArray
+    chi2: FloatArray
+    hessian: FloatArray
+    converged: NDArray[np.bool_]
+    at_bound: NDArray[np.bool_]
+
+
+def minimise(
+    problem: Problem,
+    star: IntArray,
+    start: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    settings: LmSettings,
+) -> LmResult:
+    """Minimise the problem from (m, K) starts for (m,) stars within (K,) bounds, all in scaled labels."""
+    x = np.clip(start, lower, upper)
+    m, n_labels = x.shape
+    state = problem.evaluate(star, x)
+    chi2, gradient, hessian = state.chi2.copy(), state.gradient.copy(), state.hessian.copy()
+    damping = np.full(m, settings.initial_damping)
+    growth = np.full(m, 2.0)
+    converged = np.zeros(m, dtype=bool)
+    alive = np.flatnonzero(np.isfinite(chi2))
+    for _ in range(settings.max_iterations):
+        if alive.size == 0:
+            break
+        step, predicted = _step(x[alive], gradient[alive], hessian[alive], damping[alive], lower, upper)
+        done = predicted < settings.tolerance
+        converged[alive[done]] = True
+        keep = ~done
+        alive, step, predicted = alive[keep], step[keep], predicted[keep]
+        if alive.size == 0:
+            break
+        trial = np.clip(x[alive] + step, lower, upper)
+        new = problem.evaluate(star[alive], trial)
+        gain = (chi2[alive] - new.chi2) / predicted
+        accept = np.isfinite(new.chi2) & (gain > 1e-4)
+        _accept(accept, alive, trial, new, x, chi2, gradient, hessian)
+        # Nielsen's update: damping falls smoothly with the gain of a good step and grows ever faster after bad ones
+        shrink = np.maximum(1.0 / 3.0, 1.0 - (2.0 * np.clip(gain, -1.0, 2.0) - 1.0) ** 3)
+        damping[alive] = np.where(accept, np.maximum(damping[alive] * shrink, 1e-12), damping[alive] * growth[alive])
+        growth[alive] = np.where(accept, 2.0, growth[alive] * 2.0)
+        stuck = damping[alive] > 1e12
+        alive = alive[~stuck]
+    return LmResult(x, chi2, hessian, converged, (x <= lower) | (x >= upper))
+
+
+def _accept(
+    accept: NDArray[np.bool_],
+    alive: IntArray,
+    trial: FloatArray,
+    new: Evaluation,
+    x: FloatArray,
+    chi2: FloatArray,
+    gradient: FloatArray,
+    hessian: FloatArray,
+) -> None:
+    rows = alive[accept]
+    x[rows] = trial[accept]
+    chi2[rows] = new.chi2[accept]
+    gradient[rows] = new.gradient[accept]
+    hessian[rows] = new.hessian[accept]
+
+
+def _step(
+    x: FloatArray, gradient: FloatArray, hessian: FloatArray, damping: FloatArray, lower: FloatArray, upper: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Damped Gauss-Newton step (m, K) of the free labels, and the decrease of chi-square (m,) it promises."""
+    n_labels = x.shape[1]
+    diagonal = np.einsum("mkk->mk", hessian)
+    scale = np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300)
+    held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+    free = ~held
+    matrix = hessian * (free[:, :, None] & free[:, None, :])
+    index = np.arange(n_labels)
+    matrix[:, index, index] = np.where(free, diagonal + damping[:, None] * scale, 1.0)
+    right = np.where(free, -gradient, 0.0)
+    unbounded = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+    step: FloatArray = np.clip(x + unbounded, lower, upper) - x  # what is left of it inside the box
+    curvature = np.einsum("mk,mkl,ml->m", step, hessian, step)
+    predicted = -2.0 * np.einsum("mk,mk->m", step, gradient) - curvature
+    # clipping can spoil the prediction of a long step: fall back on the gradient part, which stays positive
+    fallback = np.abs(np.einsum("mk,mk->m", step, gradient))
+    return step, np.asarray(np.where(predicted > 0, predicted, fallback))

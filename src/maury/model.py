@@ -1,0 +1,161 @@
+"""Model: everything needed to judge a raw spectrum: preparation, inferrer, training region, cuts, calibrated errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.assess.calibration import ErrorModel, error_model_from_config
+from maury.assess.quality import QualityCuts
+from maury.assess.region import TrainingRegion
+from maury.emulate import emulator_from_arrays
+from maury.errors import UsageError
+from maury.estimates import LabelEstimates
+from maury.fit.fitter import ChiSquareFitter
+from maury.fit.inferrer import EmulatorInferrer
+from maury.flags import ResultFlag
+from maury.labels import LabelSet
+from maury.prepare import Preparation
+from maury.spectra import Spectra
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A finished model. What :func:`maury.save_model` saves and :func:`maury.load_model` gives back.
+
+    Parameters
+    ----------
+    preparation : steps from a raw spectrum to one the inferrer understands.
+    inferrer : prepared spectra -> labels.
+    region : label space filled by the training stars (sets OUTSIDE_TRAINING), or None.
+    cuts : limits that set flags.
+    error_model : calibration of errors, or None to leave them formal.
+    provenance : recipe, data, versions, scores: plain values for people, not for the computation.
+    """
+
+    preparation: Preparation
+    inferrer: EmulatorInferrer
+    region: TrainingRegion | None = None
+    cuts: QualityCuts = field(default_factory=QualityCuts)
+    error_model: ErrorModel | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.inferrer.labels
+
+    @property
+    def model_id(self) -> str:
+        """Twelve hexadecimal digits, the same for the same training (see :mod:`maury.store`)."""
+        from maury.store import model_id_of
+
+        return model_id_of(*self.to_arrays())
+
+    def infer(self, spectra: Spectra | Sequence[Spectra], progress: Progress | None = None) -> LabelEstimates:
+        """Labels of raw spectra, one row for each, in the order given.
+
+        Parameters
+        ----------
+        spectra : raw spectra as read, of any grids. A spectrum that can not be prepared keeps its row, with NaN labels,
+            status NOT_FITTED, flag UNREADABLE and its reason.
+        progress : called with ("prepare" or "fit", done, all).
+
+        Raises
+        ------
+        UsageError
+            If there is no spectrum at all.
+        """
+        batches = [spectra] if isinstance(spectra, Spectra) else list(spectra)
+        if sum(len(batch) for batch in batches) == 0:
+            raise UsageError("expected at least one spectrum, got none; read some files first")
+        prepared = self.preparation.prepare_each(batches, _stage(progress, "prepare"))
+        parts: list[LabelEstimates] = []
+        origin: list[tuple[int, int]] = []
+        if prepared.spectra is not None:
+            parts.append(self.infer_prepared(prepared.spectra, progress))
+            origin += [(source.batch, source.row) for source in prepared.sources]
+        for failure in prepared.failures:
+            meta = batches[failure.batch].meta[list(failure.rows)]
+            reasons = [failure.reason] * len(failure.rows)
+            parts.append(LabelEstimates.missing(self.labels, failure.ids, reasons, meta, int(ResultFlag.UNREADABLE)))
+            origin += [(failure.batch, row) for row in failure.rows]
+        order = sorted(range(len(origin)), key=origin.__getitem__)
+        return LabelEstimates.concatenate(parts)[order]
+
+    def infer_prepared(self, spectra: Spectra, progress: Progress | None = None) -> LabelEstimates:
+        """Labels of spectra that this model's preparation has prepared.
+
+        Raises
+        ------
+        UsageError
+            If they carry another preparation's fingerprint.
+        """
+        if spectra.preparation != self.preparation.fingerprint:
+            raise UsageError(
+                f"expected spectra prepared by this model (fingerprint {self.preparation.fingerprint}), got "
+                f"{spectra.preparation or 'raw ones'}; call model.infer on raw spectra"
+            )
+        estimates = self.inferrer.infer(spectra, _stage(progress, "fit"))
+        return self.judge(estimates)
+
+    def judge(self, estimates: LabelEstimates) -> LabelEstimates:
+        """Estimates with region, cuts, velocity flag and calibrated errors applied."""
+        out = estimates if self.region is None else self.region.flag(estimates)
+        out = self.cuts.apply(out)
+        if "no_velocity" in out.meta.colnames:
+            missing = np.ma.filled(np.ma.asarray(out.meta["no_velocity"]), False).astype(bool)
+            out = out.add_flag(missing, int(ResultFlag.NO_VELOCITY))
+        return out if self.error_model is None else self.error_model.apply(out)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and header for :func:`maury.store.write_model_file`."""
+        emulator_arrays, emulator_config = self.inferrer.emulator.to_arrays()
+        arrays = {f"emulator.{name}": array for name, array in emulator_arrays.items()}
+        header: dict[str, Any] = {
+            "kind": emulator_config["kind"],
+            "emulator": emulator_config,
+            "preparation": self.preparation.to_config(),
+            "fitter": self.inferrer.fitter.to_config(),
+            "cuts": self.cuts.to_config(),
+            "error_model": None if self.error_model is None else self.error_model.to_config(),
+            "region": None,
+            "provenance": self.provenance,
+        }
+        if self.region is not None:
+            region_arrays, header["region"] = self.region.to_arrays()
+            arrays |= {f"region.{name}": array for name, array in region_arrays.items()}
+        return arrays, header
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Model:
+        """Inverse of :meth:`to_arrays`."""
+        emulator = emulator_from_arrays(_part(arrays, "emulator."), header["emulator"])
+        region = None
+        if header["region"] is not None:
+            region = TrainingRegion.from_arrays(_part(arrays, "region."), header["region"])
+        error_config = header["error_model"]
+        return cls(
+            Preparation.from_config(header["preparation"]),
+            EmulatorInferrer(emulator, ChiSquareFitter.from_config(header["fitter"])),
+            region,
+            QualityCuts(**header["cuts"]),
+            None if error_config is None else error_model_from_config(error_config),
+            header["provenance"],
+        )
+
+
+def _part(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)

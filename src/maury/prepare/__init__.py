@@ -1,0 +1,53 @@
+"""Prepare: Spectra -> Spectra, step by step, until all are on the model's grid.
+
+A step is a frozen dataclass of its parameters that maps a batch of spectra to a new one; none writes into its input.
+In the order in which they usually stand in a recipe::
+
+    to_vacuum, to_air    air.py          Ciddor 1996
+    mask, reject_spikes  masking.py      survey bits by name, sky lines, tellurics, arm joins; spikes
+    degrade              degrade.py      Gaussian convolution to a target resolution (widths: lsf.py)
+    resample             resample.py     rest frame and common grid in one flux-conserving step (arithmetic: rebin.py)
+    running_median, gaussian, scale      continuum.py   (running medians: median.py)
+    polynomial           polynomial.py   upper envelope
+    crop, noise_floor, measure_snr       signal.py
+    fill_masked          masking.py      only to reproduce published codes
+
+:class:`Preparation` (preparation.py) holds a tuple of them; grid.py and banded.py are the geometry and algebra below.
+"""
+
+from maury.prepare.air import ToAir, ToVacuum, air_to_vacuum, vacuum_to_air
+from maury.prepare.continuum import GaussianContinuum, RunningMedian, Scale
+from maury.prepare.degrade import Degrade
+from maury.prepare.masking import FillMasked, Mask, RejectSpikes
+from maury.prepare.polynomial import PolynomialContinuum
+from maury.prepare.preparation import STEPS, Failure, Preparation, PreparedResult, Source
+from maury.prepare.resample import Resample
+from maury.prepare.signal import SDSS_BANDS, Crop, MeasureSnr, NoiseFloor, snr, snr_bands, snr_sum
+
+__all__ = [
+    "SDSS_BANDS",
+    "STEPS",
+    "Crop",
+    "Degrade",
+    "Failure",
+    "FillMasked",
+    "GaussianContinuum",
+    "Mask",
+    "MeasureSnr",
+    "NoiseFloor",
+    "PolynomialContinuum",
+    "Preparation",
+    "PreparedResult",
+    "RejectSpikes",
+    "Resample",
+    "RunningMedian",
+    "Scale",
+    "Source",
+    "ToAir",
+    "ToVacuum",
+    "air_to_vacuum",
+    "snr",
+    "snr_bands",
+    "snr_sum",
+    "vacuum_to_air",
+]

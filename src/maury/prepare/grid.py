@@ -1,0 +1,104 @@
+"""Wavelength grids and velocities: the small geometry that several steps share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.constants import SPEED_OF_LIGHT_KM_S
+from maury.spectra import Spectra
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+GAP_FACTOR = 1.5
+"""A spacing this many times the local median spacing is a gap in the data, not a wide pixel."""
+
+
+class PixelEdges(NamedTuple):
+    """Contiguous bins that hold the pixels, and, between them, one empty bin for each gap of the grid."""
+
+    edges: FloatArray
+    """(n_bins + 1,) Å, increasing."""
+    bin_of_pixel: IntArray
+    """(n_pixels,): which bin each pixel is; bins that no pixel names are gaps."""
+
+    @property
+    def pixels(self) -> slice | IntArray:
+        """The bins that are pixels, as an index; a slice (no copying) where there is no gap."""
+        return slice(None) if self.bin_of_pixel.size == self.edges.size - 1 else self.bin_of_pixel
+
+    @property
+    def width(self) -> FloatArray:
+        """(n_pixels,) widths of the pixels in Å."""
+        width: FloatArray = np.diff(self.edges)[self.bin_of_pixel]
+        return width
+
+
+def pixel_edges(wavelength: FloatArray) -> PixelEdges:
+    """Edges of pixels from their centres: midpoints, except at gaps.
+
+    Missing pixels (chips, removed pixels) must not be filled by stretching their neighbours: where the spacing
+    exceeds 1.5 times the local median spacing, both neighbours end half a median spacing away and an empty bin
+    lies between them.
+
+    Parameters
+    ----------
+    wavelength : (n_pixels,) increasing, Å.
+    """
+    return _pixel_edges(np.ascontiguousarray(wavelength, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _pixel_edges(wavelength_bytes: bytes) -> PixelEdges:
+    from scipy.ndimage import median_filter
+
+    wavelength = np.frombuffer(wavelength_bytes)
+    spacing = np.diff(wavelength)
+    # 11 spacings: on either side of a change of step (PHOENIX at 1 µm) the own side has the majority, so it is no gap
+    typical = median_filter(spacing, size=11, mode="nearest") if spacing.size > 2 else spacing
+    gap = spacing > GAP_FACTOR * typical
+    middle = wavelength[:-1] + 0.5 * spacing
+    upper = np.where(gap, wavelength[:-1] + 0.5 * typical, middle)
+    lower = np.where(gap, wavelength[1:] - 0.5 * typical, middle)
+    n_before = np.concatenate([[0], np.cumsum(gap)])
+    edges = np.empty(wavelength.size + 1 + int(gap.sum()))
+    edges[0] = wavelength[0] - 0.5 * typical[0]
+    edges[-1] = wavelength[-1] + 0.5 * typical[-1]
+    position = np.arange(1, wavelength.size) + n_before[:-1]
+    edges[position] = upper
+    edges[position[gap] + 1] = lower[gap]
+    bins = np.arange(wavelength.size) + n_before
+    edges.flags.writeable = bins.flags.writeable = False  # shared by the cache
+    return PixelEdges(edges, bins)
+
+
+def meta_floats(spectra: Spectra, column: str) -> FloatArray:
+    """(n_spectra,) a meta column as floats, NaN where it is masked, absent or not a number."""
+    if column not in spectra.meta.colnames:
+        return np.full(len(spectra), np.nan)
+    values: FloatArray = np.ma.filled(np.ma.asarray(spectra.meta[column]).astype(np.float64), np.nan)
+    return np.array(values, dtype=np.float64)
+
+
+def with_meta(spectra: Spectra, columns: dict[str, NDArray[Any]]) -> Spectra:
+    """The same spectra with these meta columns written (a copy: the caller's table stays as it is)."""
+    table = spectra.meta.copy()
+    for name, values in columns.items():
+        table[name] = values
+    return spectra.with_pixels(meta=table)
+
+
+def velocity_of(spectra: Spectra) -> FloatArray:
+    """(n_spectra,) radial velocity in km/s from meta ``rv``; NaN where unknown."""
+    rv = meta_floats(spectra, "rv")
+    return np.where(np.isfinite(rv) & (np.abs(rv) < SPEED_OF_LIGHT_KM_S), rv, np.nan)
+
+
+def doppler_factor(rv: FloatArray) -> FloatArray:
+    """1 + rv/c, rv in km/s: λ_observed = λ_rest (1 + rv/c), the definition of a catalogue's cz."""
+    factor: FloatArray = 1.0 + rv / SPEED_OF_LIGHT_KM_S
+    return factor

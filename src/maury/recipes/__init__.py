@@ -1,0 +1,13 @@
+"""Recipes: one TOML file describes one training from files to model.
+
+* :mod:`~maury.recipes.schema`: what a recipe may say; ``load_recipe`` for built-in names and files.
+* :mod:`~maury.recipes.dataset`: its data section -> prepared training set.
+* :mod:`~maury.recipes.training`: its train section -> inferrer.
+* :mod:`~maury.recipes.run`: all of it, with cross-validation and calibrated errors.
+* ``builtin/``: the recipes that come with the package.
+"""
+
+from maury.recipes.run import TrainingRun, run_recipe, train_on
+from maury.recipes.schema import Recipe, builtin_recipes, load_recipe, parse_recipe
+
+__all__ = ["Recipe", "TrainingRun", "builtin_recipes", "load_recipe", "parse_recipe", "run_recipe", "train_on"]

@@ -1,0 +1,230 @@
+"""What a recipe may say: TOML checked by pydantic; a key that is not known is an error, never silently ignored.
+
+A recipe describes one training from files to model: which spectra and labels, how they are prepared, how the model is
+trained, fitted, judged and validated. ``docs/reference/recipes.md`` is its reference for users.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from maury.errors import MauryError, RecipeError
+from maury.labels import Label, make_label
+from maury.prepare import Preparation
+
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelRecipe(_Strict):
+    """One label: its name here, its column in the table, the unit of that column (no default: units are never guessed)."""
+
+    name: str
+    column: str
+    unit: str
+    coordinate: Literal["linear", "log10", "inverse"] = "linear"
+    error_column: str | None = None
+    error: float | None = Field(default=None, gt=0, description="one standard deviation for all stars, label units")
+
+    def to_label(self) -> Label:
+        return make_label(self.name, self.unit, self.coordinate)
+
+
+class DataRecipe(_Strict):
+    """Labelled spectra: a glob below the data folder and a table joined on the file name."""
+
+    spectra: str
+    table: str
+    join: str = "file"
+    format: str | None = None
+    medium: Literal["air", "vacuum"] | None = None
+    assumed_snr: float | None = Field(default=None, gt=0)
+    limits: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label or table column -> (low, high)")
+    snr_column: Literal["snr", "snr_sum"] = "snr"
+    min_snr: float | None = None
+    rv_column: str | None = Field(default=None, description="table column with the radial velocity, km/s")
+    star_column: str | None = Field(default=None, description="table column that names the star: folds never split a star")
+
+
+class CovarianceRecipe(_Strict):
+    """Low-rank-plus-diagonal covariance of the model from cross-validated residuals (rank 0: The Cannon's own scatter)."""
+
+    rank: int = Field(default=0, ge=0)
+    folds: int = Field(default=5, ge=2)
+    inflation: float | Literal["cross_validation"] = "cross_validation"
+    inflations: tuple[float, ...] = Field(default=(1.0, 10.0, 20.0, 40.0, 80.0), min_length=1)
+    clip: float = Field(default=5.0, gt=0)
+
+
+class RegionsRecipe(_Strict):
+    """Regional models along one label (see :mod:`maury.fit.regional`)."""
+
+    label: str
+    centres: tuple[float, ...] = Field(min_length=2)
+    width: float = Field(default=0.8, gt=0, description="of the training weights, in units of the centres' mean distance")
+    order: int = Field(default=2, ge=1, le=4)
+
+
+class TrainRecipe(_Strict):
+    """The Cannon and its options (see :class:`maury.emulate.CannonConfig`)."""
+
+    method: Literal["cannon"] = "cannon"
+    order: int = Field(default=2, ge=1, le=4)
+    terms: tuple[str, ...] = ()
+    ridge: float = Field(default=0.0, ge=0)
+    l1: float | Literal["cross_validation"] = 0.0
+    l1_strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0, 1000.0)
+    ivar_floor: float = Field(default=0.0, ge=0)
+    label_errors: bool = False
+    robust_stars: float | None = Field(default=None, gt=0, description="degrees of freedom of the star weights; none: off")
+    covariance: CovarianceRecipe = CovarianceRecipe()
+    regions: RegionsRecipe | None = None
+
+
+class FitRecipe(_Strict):
+    """Settings of :class:`maury.fit.ChiSquareFitter`."""
+
+    n_starts: int = Field(default=3, ge=1)
+    n_candidates: int = Field(default=256, ge=1)
+    margin: float = Field(default=0.1, ge=0)
+    min_pixels: int = Field(default=50, ge=1)
+
+
+class QualityRecipe(_Strict):
+    """Settings of :class:`maury.assess.quality.QualityCuts`."""
+
+    min_snr: float | None = None
+    snr_column: Literal["snr", "snr_sum"] = "snr"
+    max_chi2: float | None = None
+    max_reduced_chi2: float | None = None
+
+
+class ErrorsRecipe(_Strict):
+    """Which errors the catalogue carries: formal ones, calibrated on held-out stars, or a polynomial in S/N."""
+
+    model: Literal["formal", "held_out", "snr", "galgano2020", "galgano2020_as_published"] = "held_out"
+    snr_column: Literal["snr", "snr_sum"] = "snr"
+    stars_per_bin: int = Field(default=1360, ge=10)
+
+
+class ValidationRecipe(_Strict):
+    """K-fold cross-validation of the whole training."""
+
+    folds: int = Field(default=5, ge=0, description="0 switches it off")
+    seed: int = 0
+    report: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label -> range the scores are quoted for")
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one fold is no cross-validation; use 0 to switch it off")
+        return value
+
+
+class Recipe(_Strict):
+    """A whole recipe."""
+
+    name: str
+    description: str = ""
+    source: str = Field(default="", description="paper and equation")
+    data: DataRecipe
+    label: tuple[LabelRecipe, ...] = Field(min_length=1)
+    prepare: tuple[dict[str, Any], ...] = Field(min_length=1)
+    train: TrainRecipe = TrainRecipe()
+    fit: FitRecipe = FitRecipe()
+    quality: QualityRecipe = QualityRecipe()
+    errors: ErrorsRecipe = ErrorsRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(item.to_label() for item in self.label)
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation.from_config([dict(step) for step in self.prepare])
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Names and files of the recipes that come with the package."""
+    return {path.stem: path for path in sorted(BUILTIN_FOLDER.glob("*.toml"))}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A built-in recipe by name, or one from a TOML file.
+
+    Raises
+    ------
+    RecipeError
+        No such recipe, no TOML, an unknown key, a missing unit, an impossible value; each in one sentence.
+    """
+    builtin = builtin_recipes()
+    path = builtin.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise RecipeError(f"expected a TOML file or one of {', '.join(builtin)}, got {name_or_path}; check the name")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"expected a recipe in TOML in {path}, got {' '.join(str(error).split())}; correct the file") from None
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """A recipe from its parsed TOML; ``origin`` names it in errors.
+
+    Raises
+    ------
+    RecipeError
+        See :func:`load_recipe`.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+        for make in (lambda: recipe.labels, lambda: recipe.preparation):
+            make()
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {_first_sentence(error)}") from None
+    except MauryError as error:
+        raise RecipeError(f"{origin}: {error}") from None
+    return recipe
+
+
+def _first_sentence(error: ValidationError) -> str:
+    """The first of pydantic's complaints as a sentence of this house, and how many more there are."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the recipe"
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section = _section(first["loc"])
+        return f"expected a known key in [{section or 'recipe'}], got {first['loc'][-1]!r}; known are {_known_keys(section)}{more}"
+    if first["type"] == "missing":
+        hint = "; units are never guessed" if first["loc"][-1] == "unit" else ""
+        return f"expected a value for {place}, got none; add it{hint}{more}"
+    return f"expected a valid value for {place}, got {first.get('input')!r}: {first['msg'].lower()}{more}"
+
+
+def _section(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location[:-1] if not isinstance(part, int))
+
+
+def _known_keys(section: str) -> str:
+    tables: dict[str, type[BaseModel]] = {
+        "": Recipe,
+        "data": DataRecipe,
+        "label": LabelRecipe,
+        "train": TrainRecipe,
+        "train.covariance": CovarianceRecipe,
+        "train.regions": RegionsRecipe,
+        "fit": FitRecipe,
+        "quality": QualityRecipe,
+        "errors": ErrorsRecipe,
+        "validation": ValidationRecipe,
+    }
+    return ", ".join(tables[section].model_fields)

@@ -1,0 +1,25 @@
+"""Report: figures of catalogues, fits and validations.
+
+* :mod:`~maury.report.style` : palette, axis names, saving
+* :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure` : one function per figure; each returns a matplotlib Figure
+"""
+
+from maury.report.figures import (
+    cross_validation_figure,
+    kiel_diagram,
+    pull_histogram,
+    snr_error_figure,
+    true_vs_recovered,
+)
+from maury.report.fit_figure import fit_example
+from maury.report.style import save_figure
+
+__all__ = [
+    "cross_validation_figure",
+    "fit_example",
+    "kiel_diagram",
+    "pull_histogram",
+    "save_figure",
+    "snr_error_figure",
+    "true_vs_recovered",
+]

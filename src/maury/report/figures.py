@@ -1,0 +1,341 @@
+"""One function per figure. Each takes plain arrays or a catalogue and returns a matplotlib Figure; see ``save_figure``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maury.assess.calibration import SnrErrorModel
+from maury.assess.metrics import LabelMetrics, coverage, label_metrics, pulls_of, robust_std
+from maury.errors import UsageError
+from maury.labels import Label, LabelSet
+from maury.report.style import (
+    BLUE,
+    COLOUR_MAP,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    SKY,
+    VERMILION,
+    axis_name,
+    decimals,
+    new_figure,
+    note,
+    signed,
+    styled,
+    symbol,
+    unit_text,
+)
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = NDArray[np.float64]
+
+_MANY = 3000  # above it, points become small and faint so that the crowd shows its density
+
+
+@styled
+def kiel_diagram(table: Table, *, colour: str = "fe_h", title: str = "") -> Figure:
+    """Surface gravity against effective temperature: Teff runs leftward, log g downward, flagged stars are hollow.
+
+    Parameters
+    ----------
+    table : a catalogue with ``teff`` and ``logg``; ``e_teff``, ``e_logg``, ``flag`` and ``colour`` are used if there.
+    colour : the column that colours the stars.
+
+    Raises
+    ------
+    UsageError
+        If ``teff`` or ``logg`` is missing.
+    """
+    missing = [name for name in ("teff", "logg") if name not in table.colnames]
+    if missing:
+        raise UsageError(
+            f"expected the columns teff and logg for a Kiel diagram, got none of {', '.join(missing)}; use another figure"
+        )
+    teff, logg = _numbers(table, "teff"), _numbers(table, "logg")
+    known = np.isfinite(teff) & np.isfinite(logg)
+    doubtful = _numbers(table, "flag") > 0 if "flag" in table.colnames else np.zeros(len(table), bool)
+    shade = _numbers(table, colour) if colour in table.colnames else None
+    figure = new_figure(6.2, 5.2)
+    axes = figure.add_subplot()
+    size = 22.0 if known.sum() < _MANY else 6.0
+    hollow = known & doubtful
+    axes.scatter(
+        teff[hollow], logg[hollow], s=size, facecolors="none", edgecolors=GREY, linewidths=0.7, label=f"flagged ({hollow.sum()})"
+    )
+    good = known & ~doubtful
+    filled: dict[str, Any] = {"s": size, "linewidths": 0.3, "edgecolors": "white", "label": f"not flagged ({good.sum()})"}
+    if shade is None or not np.isfinite(shade[good]).any():
+        axes.scatter(teff[good], logg[good], color=BLUE, **filled)
+    else:
+        low, high = np.nanpercentile(shade[good], [2, 98])
+        points = axes.scatter(teff[good], logg[good], c=shade[good], cmap=COLOUR_MAP, vmin=low, vmax=high, **filled)
+        figure.colorbar(points, ax=axes, label=axis_name(colour, _unit(table, colour)), extend="both", aspect=32, pad=0.02)
+    axes.invert_xaxis()
+    axes.invert_yaxis()
+    axes.set(xlabel=axis_name("teff", _unit(table, "teff")), ylabel=axis_name("logg", _unit(table, "logg")), title=title)
+    _typical_error(axes, table, good)
+    axes.legend(loc="lower left", handletextpad=0.2)
+    return figure
+
+
+@styled
+def true_vs_recovered(
+    labels: LabelSet,
+    true: ArrayLike,
+    estimated: ArrayLike,
+    errors: ArrayLike | None = None,
+    flags: ArrayLike | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Recovered against true labels with their residuals; bias, scatter and n are those of the stars without flag.
+
+    Parameters
+    ----------
+    labels : K labels.
+    true, estimated, errors : (n, K) label units; NaN is left out.
+    flags : (n,) flag words; stars with any bit are drawn hollow and left out of the numbers.
+    """
+    truth, guess = np.asarray(true, dtype=float), np.asarray(estimated, dtype=float)
+    sigma = None if errors is None else np.asarray(errors, dtype=float)
+    doubtful = np.zeros(len(truth), bool) if flags is None else np.asarray(flags) != 0
+    figure = new_figure(3.25 * len(labels) + 0.3, 4.6)
+    grid = figure.subplots(2, len(labels), squeeze=False, sharex="col", height_ratios=[2.6, 1.0])
+    for k, label in enumerate(labels.labels):
+        upper, lower = grid[0, k], grid[1, k]
+        ok = np.isfinite(truth[:, k]) & np.isfinite(guess[:, k])
+        error = None if sigma is None else sigma[:, k]
+        good, hollow = ok & ~doubtful, ok & doubtful
+        _points(upper, truth[:, k], guess[:, k], good=good, doubtful=hollow, error=error)
+        _points(lower, truth[:, k], guess[:, k] - truth[:, k], good=good, doubtful=hollow, error=error)
+        _square_limits(upper, lower, truth[ok, k], guess[ok, k])
+        note(
+            upper, _residual_text(label, (guess - truth)[good, k]) + (f"\n{hollow.sum()} flagged: hollow" if hollow.any() else "")
+        )
+        upper.set_title(symbol(label.name))
+        lower.set_xlabel(axis_name(label.name, label.unit).replace("  [", ", true  ["))
+    grid[0, 0].set_ylabel("recovered")
+    grid[1, 0].set_ylabel("residual")
+    _title(figure, title)
+    return figure
+
+
+@styled
+def pull_histogram(labels: LabelSet, true: ArrayLike, estimated: ArrayLike, errors: ArrayLike, *, title: str = "") -> Figure:
+    """Histograms of (estimated - true)/error beside the unit Gaussian they should be, with their coverage.
+
+    Parameters
+    ----------
+    labels : K labels.
+    true, estimated, errors : (n, K) label units; NaN is left out.
+    """
+    pulls = pulls_of(true, estimated, errors)
+    figure = new_figure(3.0 * len(labels) + 0.3, 3.2)
+    edges = np.linspace(-5.0, 5.0, 41)
+    x = np.linspace(-5.0, 5.0, 400)
+    for k, (label, axes) in enumerate(
+        zip(labels.labels, figure.subplots(1, len(labels), squeeze=False, sharey=True)[0], strict=True)
+    ):
+        pull = pulls[np.isfinite(pulls[:, k]), k]
+        weights = np.full(pull.size, 1.0 / (max(pull.size, 1) * (edges[1] - edges[0])))
+        axes.hist(np.clip(pull, -4.999, 4.999), edges, weights=weights, color=SKY, edgecolor="white", linewidth=0.4)
+        axes.plot(x, np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi), color=INK, lw=1.3)
+        axes.set(xlabel=f"pull of {symbol(label.name)}", xlim=(-5, 5))
+        if pull.size > 1:
+            inside = "\n".join(f"{100 * row.level:.0f} %: {100 * row.fraction:.1f}" for row in coverage(pull))
+            mean = signed(float(pull.mean()), 2)
+            note(axes, f"n = {pull.size}\nmean {mean}\ns.d. {pull.std(ddof=1):.2f}\nrobust {robust_std(pull):.2f}", size=8)
+            note(axes, f"inside\n{inside}", corner="upper right", size=8)
+    figure.axes[0].set_ylabel("density")
+    top = max(axes.get_ylim()[1] for axes in figure.axes)
+    figure.axes[0].set_ylim(0.0, 1.28 * top)  # room for the numbers
+    _title(figure, title)
+    return figure
+
+
+@styled
+def snr_error_figure(
+    model: SnrErrorModel,
+    *,
+    bins: tuple[ArrayLike, ArrayLike] | None = None,
+    others: Mapping[str, SnrErrorModel] | None = None,
+    title: str = "",
+) -> Figure:
+    """Standard error against signal-to-noise for each label.
+
+    Parameters
+    ----------
+    model : the error model.
+    bins : signal-to-noise (n_bins,) and scatter (n_bins, K) it was fitted to (:func:`~maury.assess.learn_errors.snr_bins`).
+    others : further models of the same labels to compare with, by name.
+    """
+    n_labels = len(model.labels)
+    low, high = model.snr_range
+    centres, scatter = (None, None) if bins is None else (np.asarray(bins[0], dtype=float), np.asarray(bins[1], dtype=float))
+    end = high if high is not None else 1.6 * max(model.snr_floor)
+    end = end if centres is None else min(end, 1.25 * centres[-1])  # the last stars of a long tail say nothing
+    x = np.linspace(low, end, 500)
+    figure = new_figure(3.0 * n_labels + 0.3, 3.3)
+    for k, axes in enumerate(figure.subplots(1, n_labels, squeeze=False)[0]):
+        for colour, (name, other) in zip((GREEN, ORANGE, GREY), (others or {}).items(), strict=False):
+            axes.plot(x, other.sigma(x)[:, other.labels.index(model.labels[k])], color=colour, lw=1.3, ls="--", label=name)
+        axes.plot(x, model.sigma(x)[:, k], color=BLUE, lw=1.8, label="error model")
+        if centres is not None and scatter is not None:
+            axes.plot(centres, scatter[:, k], "o", color=INK, ms=4, label="scatter per bin")
+        axes.axvline(model.snr_floor[k], color=GREY, lw=0.8, ls=":", label="floor begins")
+        axes.set(xlabel=symbol(model.snr_column), title=symbol(model.labels[k]), xlim=(low, end))
+        axes.set_ylim(0.0, 1.18 * axes.get_ylim()[1])
+        axes.set_ylabel(f"standard error  [{unit_text(model.units[k])}]")
+    figure.axes[0].legend(loc="lower left", fontsize=8)
+    _title(figure, title)
+    return figure
+
+
+@styled
+def cross_validation_figure(
+    labels: LabelSet,
+    true: ArrayLike,
+    estimated: ArrayLike,
+    errors: ArrayLike | None = None,
+    *,
+    by: str = "teff",
+    n_bins: int = 8,
+    title: str = "",
+) -> Figure:
+    """Residuals of held-out stars along one label: median and robust scatter in bins of equal count, and the errors claimed.
+
+    Parameters
+    ----------
+    labels : K labels.
+    true, estimated, errors : (n, K) label units; NaN is left out.
+    by : the label along the axis (true values).
+    n_bins : bins of equal count; fewer where there are fewer than 10 stars per bin.
+
+    Raises
+    ------
+    UsageError
+        If there are not two stars with different ``by``.
+    """
+    truth, guess = np.asarray(true, dtype=float), np.asarray(estimated, dtype=float)
+    sigma = None if errors is None else np.asarray(errors, dtype=float)
+    along = truth[:, labels.index(by)]
+    edges = _equal_count_edges(along, n_bins, by)
+    ranges = list(pairwise(edges.tolist()))
+    rows = label_metrics(truth, guess, sigma, labels=labels, by=by, ranges=ranges)
+    figure = new_figure(7.2, 1.9 * len(labels) + 0.7)
+    for k, (label, axes) in enumerate(
+        zip(labels.labels, figure.subplots(len(labels), 1, squeeze=False, sharex=True)[:, 0], strict=True)
+    ):
+        residual = guess[:, k] - truth[:, k]
+        _points(axes, along, residual, good=np.isfinite(along) & np.isfinite(residual))
+        _bin_lines(axes, edges, [row for row in rows if row.label == label.name][1:])
+        if sigma is not None:
+            claimed = np.array([np.nanmedian(np.r_[sigma[(along >= a) & (along < b), k], np.nan]) for a, b in ranges])
+            for sign in (-1.0, 1.0):
+                line = np.r_[claimed, claimed[-1]] * sign
+                axes.step(edges, line, where="post", color=GREEN, lw=1.3, ls="--", label="± median error" if sign > 0 else None)
+        spread = max(robust_std(residual), 1e-12)
+        axes.set(ylim=(-5.0 * spread, 5.0 * spread), ylabel=f"Δ {axis_name(label.name, label.unit)}", xlim=(edges[0], edges[-1]))
+        note(axes, _residual_text(label, residual[np.isfinite(residual)]).replace("\n", "    "), size=8)
+    figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3, fontsize=8)
+    figure.axes[-1].set_xlabel(f"{axis_name(by, labels.labels[labels.index(by)].unit)}")
+    _title(figure, title)
+    return figure
+
+
+# -- parts --------------------------------------------------------------------------------------------------------
+
+
+def _numbers(table: Table, name: str) -> FloatArray:
+    return np.asarray(np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan), dtype=np.float64)
+
+
+def _unit(table: Table, name: str) -> str:
+    return "" if table[name].unit is None else str(table[name].unit)
+
+
+def _title(figure: Figure, title: str) -> None:
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
+def _typical_error(axes: Axes, table: Table, good: NDArray[np.bool_]) -> None:
+    """A cross in the upper left corner, the size of the median errors."""
+    if not good.any() or not {"e_teff", "e_logg"} <= set(table.colnames):
+        return
+    e_teff, e_logg = (np.nanmedian(np.r_[_numbers(table, name)[good], np.nan]) for name in ("e_teff", "e_logg"))
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x, y = left + 0.09 * (right - left), top + 0.10 * (bottom - top)
+    axes.errorbar(x, y, xerr=e_teff, yerr=e_logg, color=INK, lw=1.0, capsize=2)
+    axes.annotate("median error", (x, y), xytext=(9, 7), textcoords="offset points", fontsize=8)
+
+
+def _points(
+    axes: Axes,
+    x: FloatArray,
+    y: FloatArray,
+    *,
+    good: NDArray[np.bool_],
+    doubtful: NDArray[np.bool_] | None = None,
+    error: FloatArray | None = None,
+) -> None:
+    """Good stars filled, doubtful ones hollow; errors as thin bars unless there are too many to see."""
+    many = good.sum() > _MANY
+    if error is not None and not many:
+        bars = good & np.isfinite(error)
+        axes.errorbar(x[bars], y[bars], yerr=error[bars], fmt="none", ecolor=BLUE, elinewidth=0.5, alpha=0.3, zorder=1)
+    if doubtful is not None:
+        axes.scatter(
+            x[doubtful], y[doubtful], s=14, facecolors="none", edgecolors=GREY, linewidths=0.6, zorder=1, rasterized=many
+        )
+    axes.scatter(
+        x[good], y[good], s=2 if many else 9, color=BLUE, alpha=0.25 if many else 0.65, linewidths=0, zorder=2, rasterized=many
+    )
+
+
+def _square_limits(upper: Axes, lower: Axes, truth: FloatArray, guess: FloatArray) -> None:
+    if not truth.size:
+        return
+    low, high = float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))
+    margin = 0.05 * (high - low) or 1.0
+    limits = (low - margin, high + margin)
+    upper.plot(limits, limits, color=INK, lw=0.9, zorder=3)
+    upper.set(xlim=limits, ylim=limits)
+    lower.axhline(0.0, color=INK, lw=0.9, zorder=3)
+    reach = 6.0 * robust_std(guess - truth) if truth.size > 1 else 1.0
+    lower.set_ylim(-reach or -1.0, reach or 1.0)
+
+
+def _residual_text(label: Label, residual: FloatArray) -> str:
+    if residual.size < 2:
+        return f"n = {residual.size}"
+    scatter, bias = robust_std(residual), float(np.median(residual))
+    digits, unit = decimals(scatter), unit_text(label.unit)
+    return f"n = {residual.size}\nbias {signed(bias, digits)} {unit}\nscatter {scatter:.{digits}f} {unit}"
+
+
+def _equal_count_edges(along: FloatArray, n_bins: int, name: str) -> FloatArray:
+    known = along[np.isfinite(along)]
+    if known.size < 2 or known.min() == known.max():
+        raise UsageError(f"expected at least two stars with different {name}, got {known.size} stars; validate on more of them")
+    edges = np.unique(np.quantile(known, np.linspace(0.0, 1.0, max(1, min(n_bins, known.size // 10)) + 1)))
+    edges[-1] = np.nextafter(edges[-1], np.inf)  # the largest value belongs to the last bin
+    return edges
+
+
+def _bin_lines(axes: Axes, edges: FloatArray, rows: Sequence[LabelMetrics]) -> None:
+    bias, scatter = np.array([row.bias for row in rows]), np.array([row.scatter for row in rows])
+    low, middle, high = (np.r_[line, line[-1]] for line in (bias - scatter, bias, bias + scatter))
+    axes.fill_between(edges, low, high, step="post", color=ORANGE, alpha=0.28, lw=0, zorder=0, label="bias ± scatter")
+    axes.step(edges, middle, where="post", color=VERMILION, lw=1.6, zorder=4, label="bias")
+    axes.axhline(0.0, color=INK, lw=0.7, zorder=3)

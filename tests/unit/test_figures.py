@@ -1,0 +1,171 @@
+"""Figures: they draw what they are given, leave matplotlib alone, and are saved whole and repeatably."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from astropy.table import MaskedColumn, Table
+from matplotlib.figure import Figure
+
+from maury.assess.calibration import galgano2020_error_model
+from maury.errors import UsageError
+from maury.labels import LabelSet, make_label
+from maury.report import (
+    cross_validation_figure,
+    fit_example,
+    kiel_diagram,
+    pull_histogram,
+    save_figure,
+    snr_error_figure,
+    true_vs_recovered,
+)
+from maury.report.style import axis_name, decimals, signed
+
+LABELS = LabelSet((make_label("teff", "K"), make_label("logg", "dex")), (5000.0, 4.0), (500.0, 0.5), (4000.0, 1.0), (7000.0, 5.0))
+
+
+def stars(n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    true = np.column_stack([rng.uniform(4000, 7000, n), rng.uniform(1, 5, n)])
+    errors = np.full((n, 2), [80.0, 0.2])
+    estimated = true + rng.normal(size=(n, 2)) * errors
+    estimated[0] = np.nan
+    return true, estimated, errors
+
+
+def catalogue() -> Table:
+    _, estimated, errors = stars()
+    table = Table({"teff": estimated[:, 0], "logg": estimated[:, 1], "e_teff": errors[:, 0], "e_logg": errors[:, 1]})
+    table["fe_h"] = MaskedColumn(np.linspace(-1, 0.5, 60), mask=np.arange(60) == 3)
+    table["flag"] = (np.arange(60) % 6 == 0).astype(np.int32)
+    table["teff"].unit = "K"
+    return table
+
+
+def spectrum() -> tuple[np.ndarray, ...]:
+    wavelength = np.linspace(5000.0, 5100.0, 200)
+    model = 1.0 - 0.5 * np.exp(-(((wavelength - 5050.0) / 3.0) ** 2))
+    ivar = np.full(200, 400.0)
+    ivar[50:60] = 0.0
+    return wavelength, model + 0.01, ivar, model
+
+
+def all_figures() -> dict[str, Figure]:
+    true, estimated, errors = stars()
+    return {
+        "kiel": kiel_diagram(catalogue(), title="stars"),
+        "true": true_vs_recovered(LABELS, true, estimated, errors, np.arange(60) % 7 == 0, title="stars"),
+        "pulls": pull_histogram(LABELS, true, estimated, errors),
+        "fit": fit_example(*spectrum(), medium="vacuum", text="5777 K"),
+        "snr": snr_error_figure(galgano2020_error_model(), others={"as published": galgano2020_error_model("as_published")}),
+        "bins": snr_error_figure(galgano2020_error_model(), bins=(np.array([60.0, 100.0]), np.ones((2, 4)))),
+        "cv": cross_validation_figure(LABELS, true, estimated, errors),
+    }
+
+
+def test_all_are_drawn_and_saved_without_touching_matplotlib(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    for name, figure in all_figures().items():
+        assert isinstance(figure, Figure)
+        save_figure(figure, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert dict(mpl.rcParams) == before
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_no_pyplot_is_imported() -> None:
+    code = "import sys, maury.report.figures as f; from maury.report.style import new_figure; new_figure(1, 1)"
+    code += "; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_same_figure_same_bytes(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        save_figure(fit_example(*spectrum()), tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_places_and_formats_that_cannot_be_saved(tmp_path: Path) -> None:
+    figure = fit_example(*spectrum())
+    with pytest.raises(UsageError, match=r"expected a figure name ending in \.png, \.pdf, \.svg, got .*jpg; add one"):
+        save_figure(figure, tmp_path / "x.jpg")
+    with pytest.raises(UsageError, match="make the folder first"):
+        save_figure(figure, tmp_path / "none" / "x.png")
+
+
+def test_kiel_diagram_runs_the_way_astronomers_read_it() -> None:
+    axes = kiel_diagram(catalogue()).axes[0]
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["flagged (9)", "not flagged (50)"]  # star 0 is flagged and has no labels
+    hollow, filled = axes.collections[:2]
+    assert len(hollow.get_offsets()) == 9
+    assert len(hollow.get_facecolors()) == 0
+    assert len(filled.get_offsets()) == 50
+
+
+def test_kiel_diagram_needs_only_teff_and_logg() -> None:
+    table = catalogue()["teff", "logg"]
+    assert len(kiel_diagram(table).axes) == 1
+    with pytest.raises(UsageError, match="expected the columns teff and logg for a Kiel diagram, got none of logg"):
+        kiel_diagram(table["teff",])
+
+
+def test_numbers_in_the_figure_are_those_of_the_unflagged_stars() -> None:
+    true, estimated, _ = stars()
+    flags = np.zeros(60, int)
+    flags[:10] = 4
+    estimated[:10] += 1000.0
+    figure = true_vs_recovered(LABELS, true, estimated, None, flags)
+    residual = (estimated - true)[10:, 0]
+    text = figure.axes[0].texts[0].get_text()
+    assert "n = 50" in text
+    assert f"bias {signed(float(np.median(residual)), 0)} K" in text
+    assert "9 flagged: hollow" in text
+
+
+def test_masked_pixels_are_shaded_and_not_drawn() -> None:
+    figure = fit_example(*spectrum())
+    upper = figure.axes[0]
+    step = upper.lines[0].get_ydata()
+    assert np.isnan(step[50:60]).all()
+    assert np.isfinite(step[:50]).all()
+    assert len(upper.patches) == 1
+    with pytest.raises(UsageError, match="of one length"):
+        fit_example([1.0, 2.0], [1.0], [1.0], [1.0])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 9])
+def test_few_stars(tmp_path: Path, n: int) -> None:
+    true, estimated, errors = (array[1 : 1 + n] for array in stars())
+    for figure in (
+        kiel_diagram(catalogue()[:n]),
+        true_vs_recovered(LABELS, true, estimated, errors),
+        pull_histogram(LABELS, true, estimated, errors),
+    ):
+        save_figure(figure, tmp_path / "x.png")
+    if n >= 2:
+        save_figure(cross_validation_figure(LABELS, true, estimated, errors), tmp_path / "x.png")
+    else:
+        with pytest.raises(UsageError, match="expected at least two stars with different teff, got"):
+            cross_validation_figure(LABELS, true, estimated, errors)
+
+
+def test_a_spectrum_without_usable_pixels(tmp_path: Path) -> None:
+    wavelength, flux, ivar, model = spectrum()
+    save_figure(fit_example(wavelength, flux, ivar * 0.0, model), tmp_path / "x.png")
+
+
+def test_words_on_axes() -> None:
+    assert axis_name("teff", "K") == r"$T_\mathrm{eff}$  [K]"
+    assert axis_name("radius", "solRad") == r"$R$  [$R_\odot$]"
+    assert axis_name("chi2", "") == "chi2"
+    assert (signed(-0.001, 2), signed(-1.26, 1), signed(3.0, 0)) == ("0.00", "−1.3", "+3")
+    assert [decimals(x) for x in (83.0, 0.22, 0.015, 0.0, float("nan"))] == [0, 2, 3, 2, 2]
