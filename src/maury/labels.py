@@ -192,7 +192,7 @@ class LabelSet:
                 slope[..., k] = value[..., k] * np.log(10.0)
             else:
                 slope[..., k] = -value[..., k] / coordinate[..., k]
-        return slope * spread
+        return np.asarray(slope * spread)
 
     def unscale_covariance(self, covariance: ArrayLike, scaled: ArrayLike) -> FloatArray:
         """(n, K, K) covariance in scaled coordinates at ``scaled`` -> label units (first order)."""

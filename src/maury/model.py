@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from maury.assess.calibration import ErrorModel, error_model_from_config
 from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
-from maury.emulate import emulator_from_arrays
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
-from maury.fit.fitter import ChiSquareFitter
-from maury.fit.inferrer import EmulatorInferrer
+from maury.fit.inferrer import FittedInferrer, inferrer_from_arrays, inferrer_to_arrays, part_of
 from maury.flags import ResultFlag
 from maury.labels import LabelSet
 from maury.prepare import Preparation
@@ -41,7 +39,7 @@ class Model:
     """
 
     preparation: Preparation
-    inferrer: EmulatorInferrer
+    inferrer: FittedInferrer
     region: TrainingRegion | None = None
     cuts: QualityCuts = field(default_factory=QualityCuts)
     error_model: ErrorModel | None = None
@@ -118,13 +116,11 @@ class Model:
 
     def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and header for :func:`maury.store.write_model_file`."""
-        emulator_arrays, emulator_config = self.inferrer.emulator.to_arrays()
-        arrays = {f"emulator.{name}": array for name, array in emulator_arrays.items()}
+        arrays, inferrer_config = inferrer_to_arrays(self.inferrer)
         header: dict[str, Any] = {
-            "kind": emulator_config["kind"],
-            "emulator": emulator_config,
+            "kind": inferrer_config["emulator"]["kind"],
+            **inferrer_config,
             "preparation": self.preparation.to_config(),
-            "fitter": self.inferrer.fitter.to_config(),
             "cuts": self.cuts.to_config(),
             "error_model": None if self.error_model is None else self.error_model.to_config(),
             "region": None,
@@ -132,29 +128,24 @@ class Model:
         }
         if self.region is not None:
             region_arrays, header["region"] = self.region.to_arrays()
-            arrays |= {f"region.{name}": array for name, array in region_arrays.items()}
+            arrays |= {f"training.{name}": array for name, array in region_arrays.items()}
         return arrays, header
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Model:
         """Inverse of :meth:`to_arrays`."""
-        emulator = emulator_from_arrays(_part(arrays, "emulator."), header["emulator"])
         region = None
         if header["region"] is not None:
-            region = TrainingRegion.from_arrays(_part(arrays, "region."), header["region"])
+            region = TrainingRegion.from_arrays(part_of(arrays, "training."), header["region"])
         error_config = header["error_model"]
         return cls(
             Preparation.from_config(header["preparation"]),
-            EmulatorInferrer(emulator, ChiSquareFitter.from_config(header["fitter"])),
+            inferrer_from_arrays(arrays, header),
             region,
             QualityCuts(**header["cuts"]),
             None if error_config is None else error_model_from_config(error_config),
             header["provenance"],
         )
-
-
-def _part(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -58,6 +58,10 @@ class Emulator(Protocol):
         """(n, K) -> (n, n_pixels, K), d flux / d label."""
         ...
 
+    def with_covariance(self, covariance: ModelCovariance) -> Emulator:
+        """The same emulator with another covariance."""
+        ...
+
     def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and plain settings (with its ``kind``) for a model file."""
         ...

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def infer(
     model: Annotated[Path, typer.Argument(help="Model file of `maury train`.", show_default=False)],
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Catalogue: .fits .vot .parquet .ecsv .csv")] = Path("stars.fits"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Catalogue: .fits .vot .parquet .ecsv .csv")] = Path(
+        "stars.fits"
+    ),
     format: Annotated[str | None, typer.Option("--format", "-f", help="Force a spectrum format.")] = None,
     medium: Annotated[str | None, typer.Option("--medium", help="air or vacuum, for files that do not say.")] = None,
     snr: Annotated[float | None, typer.Option("--snr", help="S/N to assume for files without errors.")] = None,
@@ -31,7 +33,8 @@ def infer(
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the first fit.")] = None,
 ) -> None:
     """Infer labels of spectra and write a catalogue; a file that cannot be read keeps a row with its reason."""
-    from maury.catalogue import build_catalogue, format_of, run_provenance, write_catalogue
+    from maury.catalogue import build_catalogue, run_provenance, write_catalogue
+    from maury.catalogue.formats import format_of
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
     from maury.read import read_files
@@ -57,9 +60,7 @@ def infer(
         raise typer.Exit(2)
 
 
-def _estimates(
-    model: Model, result: ReadResult, files: list[str], report: Callable[[str, int, int], None]
-) -> LabelEstimates:
+def _estimates(model: Model, result: ReadResult, files: list[str], report: Callable[[str, int, int], None]) -> LabelEstimates:
     """Estimates of all spectra and a row for each file that could not be read, in the order of the command line."""
     import numpy as np
 
@@ -106,7 +107,9 @@ def _with_velocities(result: ReadResult, path: Path) -> ReadResult:
 def _plots(table: Any, model: Model, result: ReadResult, estimates: LabelEstimates, folder: Path) -> None:
     import numpy as np
 
-    from maury.report.figures import fit_example, kiel_diagram, save_figure
+    from maury.report.figures import kiel_diagram
+    from maury.report.fit_figure import fit_example
+    from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     if {"teff", "logg"} <= set(table.colnames):

@@ -54,7 +54,8 @@ def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe
 
 
 def _plots(run: TrainingRun, folder: Path) -> None:
-    from maury.report.figures import cross_validation_figure, pull_histogram, save_figure, true_vs_recovered
+    from maury.report.figures import cross_validation_figure, pull_histogram, true_vs_recovered
+    from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     if run.held_out is None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maury.emulate.alternation import TrainingProblem
 from maury.emulate.polynomial import PolynomialTerms
 from maury.errors import UsageError
 from maury.labels import Label, LabelSet
@@ -25,8 +26,6 @@ from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
 
 FloatArray = NDArray[np.float64]
-
-_PIXEL_BLOCK = 192  # keeps a block's (n_stars, block) arrays in the second-level cache for a few thousand stars
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class CannonConfig:
     fit_scatter : False sets s = 0 (weights are the given errors alone).
     ivar_floor : training inverse variances (also those of masked pixels) below this are raised to it. The published code
         uses 0.01, which lets masked pixels in with sigma = 10; the default 0 leaves them out.
-    max_iterations, tolerance : of the alternation; it stops when no s^2 moves by more than ``tolerance`` of its own
-        standard error (0.02 changes the objective by 2e-4).
+    max_iterations, tolerance : of the alternation; a pixel is done when its objective is within about ``tolerance`` of the
+        minimum (a change of 1 moves it by one standard error).
     """
 
     order: int = 2
@@ -54,7 +53,7 @@ class CannonConfig:
     fit_scatter: bool = True
     ivar_floor: float = 0.0
     max_iterations: int = 20
-    tolerance: float = 0.02
+    tolerance: float = 1e-5
 
     def __post_init__(self) -> None:
         for name in ("ridge", "l1", "ivar_floor"):
@@ -187,17 +186,16 @@ def train_cannon(
             f"expected at least {polynomial.n_terms} training stars for {len(labels)} labels and as many terms, "
             f"got {len(scaled)}; add stars or lower the order"
         )
-    problem = _TrainingProblem(polynomial, scaled, config, star_weights)
+    problem = TrainingProblem(polynomial, scaled, config, star_weights)
     coefficients = np.empty((polynomial.n_terms, spectra.n_pixels))
     variance = np.empty(spectra.n_pixels)
     scaled_errors = _scaled_errors(label_set, scaled, label_errors)
-    for start in range(0, spectra.n_pixels, _PIXEL_BLOCK):
-        block = slice(start, min(start + _PIXEL_BLOCK, spectra.n_pixels))
-        flux = np.ascontiguousarray(spectra.flux[:, block], dtype=np.float64)
-        ivar = np.array(spectra.ivar[:, block], dtype=np.float64)
+    for start in range(0, spectra.n_pixels, problem.block_size):
+        block = slice(start, min(start + problem.block_size, spectra.n_pixels))
+        ivar = spectra.ivar[:, block]
         if config.ivar_floor > 0:
-            np.maximum(ivar, config.ivar_floor, out=ivar)
-        coefficients[:, block], variance[block] = problem.solve(flux, ivar, scaled_errors)
+            ivar = np.maximum(ivar, config.ivar_floor)
+        coefficients[:, block], variance[block] = problem.solve(spectra.flux[:, block], ivar, scaled_errors)
         if progress is not None:
             progress(block.stop, spectra.n_pixels)
     wavelength = np.array(spectra.wavelength, dtype=np.float64)
@@ -228,145 +226,3 @@ def _scaled_errors(labels: LabelSet, scaled: FloatArray, label_errors: ArrayLike
     if errors.shape != scaled.shape or not np.isfinite(errors).all() or (errors < 0).any():
         raise UsageError(f"expected finite label errors >= 0 of shape {scaled.shape}, got {errors.shape}; one per label")
     return np.asarray(errors / np.abs(labels.unscale_slope(scaled)))
-
-
-class _TrainingProblem:
-    """The alternation for one block of pixels; what depends on the labels alone is computed once."""
-
-    def __init__(
-        self, polynomial: PolynomialTerms, scaled: FloatArray, config: CannonConfig, star_weights: ArrayLike | None
-    ) -> None:
-        double, self.pair_index = polynomial.products
-        self.design = polynomial.evaluate(scaled)  # (n_stars, n_terms)
-        self.design_jacobian = polynomial.jacobian(scaled)  # (n_stars, n_terms, K)
-        self.moment_design = np.ascontiguousarray(double.evaluate(scaled).T)  # (n_monomials, n_stars)
-        self.config = config
-        self.star: FloatArray | None = None
-        if star_weights is not None:
-            star = np.asarray(star_weights, dtype=float)
-            if star.shape != (len(scaled),) or not np.isfinite(star).all() or (star < 0).any() or not star.any():
-                raise UsageError(f"expected {len(scaled)} finite star weights >= 0, not all 0, got shape {star.shape}")
-            self.design_right = self.design * star[:, None]
-            self.moment_design = self.moment_design * star
-            self.star = star
-        else:
-            self.design_right = self.design
-
-    def solve(self, flux: FloatArray, ivar: FloatArray, label_errors: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        """(n_terms, block) coefficients and (block,) variance s^2 of a block of pixels."""
-        good = ivar > 0
-        noise = np.divide(1.0, ivar, out=np.full_like(ivar, np.inf), where=good)
-        theta, variance = self._alternate(flux, noise, ivar)
-        if label_errors is not None:
-            for k in range(label_errors.shape[1]):
-                slope = self.design_jacobian[:, :, k] @ theta
-                noise += (slope * label_errors[:, k : k + 1]) ** 2
-            theta, variance = self._alternate(flux, noise, 1.0 / noise)
-        return theta, variance
-
-    def _alternate(self, flux: FloatArray, noise: FloatArray, ivar: FloatArray) -> tuple[FloatArray, FloatArray]:
-        config = self.config
-        variance = np.zeros(flux.shape[1])
-        theta = self._coefficients(flux, ivar)
-        if not config.fit_scatter:
-            return theta, variance
-        scoring = _ScatterScoring(noise, self.star)
-        for _ in range(config.max_iterations):
-            residual = flux - self.design @ theta
-            new, information = scoring.solve(residual, variance)
-            # a change matters when it moves the objective: compare it with the standard error of s^2
-            small = np.abs(new - variance) * np.sqrt(information) <= config.tolerance
-            variance = new
-            if small.all():
-                break
-            theta = self._coefficients(flux, np.divide(1.0, noise + variance))
-        return theta, variance
-
-    def _coefficients(self, flux: FloatArray, weight: FloatArray) -> FloatArray:
-        """Weighted least squares with penalties for all pixels of the block: (n_terms, block)."""
-        moments = self.moment_design @ weight  # (n_monomials, block)
-        normal = np.ascontiguousarray(moments.T)[:, self.pair_index]  # (block, n_terms, n_terms)
-        right = (self.design_right.T @ (weight * flux)).T  # (block, n_terms)
-        n_terms = right.shape[1]
-        total = np.maximum(moments[0], 1e-300)
-        # a pixel that no star covers gets coefficients 0; the tiny jitter keeps its matrix regular
-        jitter = 1e-12 * total + 1e-300
-        diagonal = np.arange(n_terms)
-        normal[:, diagonal, diagonal] += jitter[:, None]
-        if self.config.ridge > 0:
-            normal[:, diagonal[1:], diagonal[1:]] += self.config.ridge * total[:, None]
-        theta: FloatArray = np.asarray(np.linalg.solve(normal, right[:, :, None])[:, :, 0])
-        if self.config.l1 > 0:
-            theta = lasso_coordinate_descent(normal, right, theta, self.config.l1)
-        return np.ascontiguousarray(theta.T)
-
-
-class _ScatterScoring:
-    """Fisher scoring of s^2 at fixed residuals, all pixels of a block at once.
-
-    The score of the objective in s^2 is sum w^2 (r^2 - 1/w), w = 1/(s^2 + noise); its expected curvature is sum w^2. Runs in
-    float32 (a tenth of a per mille of s^2 is far below its own error; the division is the cost of the whole training), in
-    units of each pixel's mean squared residual so that no flux unit overflows.
-    """
-
-    def __init__(self, noise: FloatArray, star: FloatArray | None) -> None:
-        self.noise = noise
-        self.star = np.ones(len(noise), np.float32) if star is None else star.astype(np.float32)
-        self.scaled_noise = np.empty(noise.shape, np.float32)
-        self.weight = np.empty(noise.shape, np.float32)
-        self.buffer = np.empty(noise.shape, np.float32)
-
-    def solve(self, residual: FloatArray, variance: FloatArray, max_steps: int = 30) -> tuple[FloatArray, FloatArray]:
-        """(block,) s^2 and (block,) its information, half the sum of squared weights."""
-        square = np.where(np.isfinite(self.noise), residual, 0.0)
-        np.square(square, out=square)
-        unit = square.mean(axis=0)
-        unit[unit < 1e-200] = 1.0  # a pixel without data, or described exactly
-        square32 = (square / unit).astype(np.float32)
-        np.minimum(self.noise / unit, 1e30, out=self.scaled_noise, casting="unsafe")
-        scaled = (variance / unit).astype(np.float32)
-        for _ in range(max_steps):
-            np.add(self.scaled_noise, scaled, out=self.weight)
-            np.maximum(self.weight, np.float32(1e-6), out=self.weight)
-            np.divide(np.float32(1.0), self.weight, out=self.weight)
-            total = self.star @ self.weight
-            np.multiply(self.weight, self.weight, out=self.buffer)
-            curvature = np.maximum(self.star @ self.buffer, np.float32(1e-30))
-            np.multiply(self.buffer, square32, out=self.buffer)
-            step = (self.star @ self.buffer - total) / curvature
-            new = np.maximum(scaled + step, np.float32(0.0))
-            converged = np.abs(new - scaled) * np.sqrt(curvature) <= 1e-2
-            scaled = new
-            if converged.all():
-                break
-        return scaled.astype(np.float64) * unit, 0.5 * curvature.astype(np.float64) / unit**2
-
-
-def lasso_coordinate_descent(
-    normal: FloatArray, right: FloatArray, theta: FloatArray, strength: float, max_sweeps: int = 500, tolerance: float = 1e-9
-) -> FloatArray:
-    """Minimise theta' N theta - 2 r' theta + strength * sum_{d>=1} |theta_d| for many pixels at once.
-
-    Parameters
-    ----------
-    normal : (n_pixels, T, T); right, theta : (n_pixels, T); theta is the start. The constant term (index 0) is free.
-
-    Returns
-    -------
-    (n_pixels, T). Convex: cyclic coordinate descent converges to the global minimum (Casey+2016 eq. 8 at fixed s).
-    """
-    theta = theta.copy()
-    diagonal = np.einsum("ptt->pt", normal)
-    n_terms = theta.shape[1]
-    scale = np.maximum(np.abs(right).max(axis=1), 1e-300)
-    for _ in range(max_sweeps):
-        largest = np.zeros(len(theta))
-        for d in range(n_terms):
-            gap = right[:, d] - np.einsum("pt,pt->p", normal[:, d], theta) + diagonal[:, d] * theta[:, d]
-            threshold = 0.0 if d == 0 else 0.5 * strength
-            new = np.sign(gap) * np.maximum(np.abs(gap) - threshold, 0.0) / diagonal[:, d]
-            largest = np.maximum(largest, np.abs(new - theta[:, d]) * diagonal[:, d])
-            theta[:, d] = new
-        if (largest <= tolerance * scale).all():
-            break
-    return theta

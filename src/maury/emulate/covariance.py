@@ -23,9 +23,7 @@ FloatArray = NDArray[np.float64]
 TrainEmulator = Callable[[NDArray[np.int64]], Emulator]
 
 
-def held_out_residuals(
-    spectra: Spectra, values: ArrayLike, train: TrainEmulator, folds: list[NDArray[np.int64]]
-) -> FloatArray:
+def held_out_residuals(spectra: Spectra, values: ArrayLike, train: TrainEmulator, folds: list[NDArray[np.int64]]) -> FloatArray:
     """(n_stars, n_pixels) flux minus the prediction, at the true labels, of a model that did not see the star.
 
     Parameters

@@ -11,7 +11,7 @@ term-space matrices), :class:`PixelProblem` for all others. Sums are float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _STAR_BLOCK = 128  # bounds the (stars, pixels) temporaries and keeps them in cache
+_ROW_BLOCK = 512  # the same for (rows, terms, terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +57,22 @@ class Problem(Protocol):
 
 def inverse_variance(spectra: Spectra, covariance: ModelCovariance) -> FloatArray:
     """(n, n_pixels) D^-1: 1/(1/ivar + diagonal), 0 for masked pixels."""
-    ivar = np.asarray(spectra.ivar, dtype=np.float64)
-    return np.asarray(ivar / (1.0 + ivar * covariance.diagonal))
+    return _weight(spectra.ivar, covariance.diagonal)
+
+
+def _weight(ivar: NDArray[Any], diagonal: FloatArray) -> FloatArray:
+    weight = np.multiply(ivar, diagonal, dtype=np.float64)
+    weight += 1.0
+    return np.asarray(np.divide(ivar, weight, out=weight))
 
 
 def usable_pixels(spectra: Spectra) -> IntArray:
     """(n,) number of pixels with weight."""
-    return np.asarray((spectra.ivar > 0).sum(axis=1), dtype=np.int64)
+    return np.array([np.count_nonzero(row) for row in spectra.ivar > 0], dtype=np.int64)  # per row: numpy's fast path
 
 
 class TermProblem:
-    """Chi-square in term space: c - 2 b.v + v A v with A = Theta C^-1 Theta^T, b = Theta C^-1 f, c = f C^-1 f.
+    """Chi-square in term space: c - 2 b.v + v A v with A = Theta C^-1 Theta^T, b = Theta C^-1 f, c = f^T C^-1 f.
 
     One matrix product over pixels gives A, b and c of every star; the constant term is removed from the flux first, so
     nothing cancels. The optimiser's cost no longer depends on the number of pixels.
@@ -77,63 +83,73 @@ class TermProblem:
         self.emulator = emulator
         self.n_stars, self.n_labels = len(spectra), len(emulator.labels)
         covariance = emulator.model_covariance
-        basis = emulator.coefficients[1:] if covariance.factors is None else np.vstack(
-            [emulator.coefficients[1:], covariance.factors.T]
+        basis = (
+            emulator.coefficients[1:]
+            if covariance.factors is None
+            else np.vstack([emulator.coefficients[1:], covariance.factors.T])
         )
         self.n_terms = len(emulator.coefficients) - 1
         self._constant = emulator.coefficients[0]
-        rows, columns = np.triu_indices(len(basis))
-        products = basis[rows] * basis[columns]  # (n_products, n_pixels)
-        a = np.empty((self.n_stars, self.n_terms, self.n_terms))
-        b = np.empty((self.n_stars, self.n_terms))
-        c = np.empty(self.n_stars)
+        self._rows, self._columns = np.triu_indices(len(basis))
+        products = np.ascontiguousarray((basis[self._rows] * basis[self._columns]).T)  # (n_pixels, n_products)
+        basis = np.ascontiguousarray(basis.T)
+        # with a last term of fixed value -1, [[A, b], [b, c]] holds the whole quadratic form
+        self.form = np.empty((self.n_stars, self.n_terms + 1, self.n_terms + 1))
         for start in range(0, self.n_stars, _STAR_BLOCK):
             block = slice(start, start + _STAR_BLOCK)
-            part = spectra[block]
-            a[block], b[block], c[block] = self._project(part, inverse_variance(part, covariance), basis, products)
-        self.a, self.b, self.c = a, b, c
+            weight = _weight(spectra.ivar[block], covariance.diagonal)
+            self.form[block] = self._project(spectra.flux[block], weight, basis, products)
+        self._triangle = np.triu_indices(self.n_terms + 1)
 
-    def _project(
-        self, spectra: Spectra, weight: FloatArray, basis: FloatArray, products: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        residual = spectra.flux - self._constant
-        weighted = weight * residual
-        n, t = len(weight), self.n_terms
-        rows, columns = np.triu_indices(len(basis))
-        gram = np.empty((n, len(basis), len(basis)))
-        gram[:, rows, columns] = gram[:, columns, rows] = weight @ products.T
-        projection = weighted @ basis.T  # (n, T + k)
-        c = np.einsum("np,np->n", weighted, residual)
-        a, b = gram[:, :t, :t], projection[:, :t]
-        if len(basis) == t:
-            return a, b, c
-        inner = gram[:, t:, t:] + np.eye(len(basis) - t)
-        right = np.concatenate([gram[:, t:, :t], projection[:, t:, None]], axis=2)
-        solved = np.linalg.solve(inner, right)
-        a = a - np.einsum("nkt,nku->ntu", gram[:, t:, :t], solved[:, :, :t], optimize=True)
-        b = b - np.einsum("nkt,nk->nt", gram[:, t:, :t], solved[:, :, t])
-        c = c - np.einsum("nk,nk->n", projection[:, t:], solved[:, :, t])
-        return a, b, c
+    def _project(self, flux: NDArray[Any], weight: FloatArray, basis: FloatArray, products: FloatArray) -> FloatArray:
+        """(n, T + 1, T + 1) quadratic forms of some stars; writes into ``weight``."""
+        residual = np.subtract(flux, self._constant, dtype=np.float64)
+        gram = np.empty((len(weight), basis.shape[1] + 1, basis.shape[1] + 1))
+        gram[:, self._rows, self._columns] = gram[:, self._columns, self._rows] = weight @ products
+        weight *= residual
+        gram[:, -1, :-1] = gram[:, :-1, -1] = weight @ basis
+        gram[:, -1, -1] = np.einsum("np,np->n", weight, residual)
+        t = self.n_terms
+        if basis.shape[1] == t:
+            return gram
+        factors = np.arange(t, basis.shape[1])
+        kept = np.append(np.arange(t), basis.shape[1])
+        inner = gram[:, t:-1, t:-1] + np.eye(factors.size)
+        cross = gram[:, factors][:, :, kept]  # (n, k, T + 1)
+        reduced = gram[:, kept][:, :, kept]
+        return np.asarray(reduced - np.matmul(cross.transpose(0, 2, 1), np.linalg.solve(inner, cross)))
 
     def chi2(self, star: IntArray, scaled: FloatArray) -> FloatArray:
-        v = self.emulator.terms(scaled)[:, 1:]
-        av = np.matmul(self.a[star], v[:, :, None])[:, :, 0]
-        return np.asarray(self.c[star] + np.einsum("mt,mt->m", v, av - 2.0 * self.b[star]))
+        v = self._terms(scaled)
+        return np.asarray(np.einsum("mt,mt->m", v, np.matmul(self.form[star], v[:, :, None])[:, :, 0]))
 
     def evaluate(self, star: IntArray, scaled: FloatArray) -> Evaluation:
-        v = self.emulator.terms(scaled)[:, 1:]
-        jacobian = self.emulator.terms_jacobian(scaled)[:, 1:]  # (m, T, K)
-        a, b = self.a[star], self.b[star]
-        av = np.matmul(a, v[:, :, None])[:, :, 0]
-        chi2 = self.c[star] + np.einsum("mt,mt->m", v, av - 2.0 * b)
-        transposed = jacobian.transpose(0, 2, 1)
-        gradient = np.matmul(transposed, (av - b)[:, :, None])[:, :, 0]
-        return Evaluation(chi2, gradient, np.matmul(transposed, np.matmul(a, jacobian)))
+        # one form of [terms, their derivatives]: chi-square, half gradient and half Hessian are its blocks
+        form = np.empty((len(scaled), self.n_labels + 1, self.n_labels + 1))
+        for first in range(0, len(scaled), _ROW_BLOCK):
+            rows = slice(first, first + _ROW_BLOCK)
+            extended = self._extended(scaled[rows])
+            form[rows] = np.matmul(extended.transpose(0, 2, 1), np.matmul(self.form[star[rows]], extended))
+        return Evaluation(form[:, 0, 0], form[:, 1:, 0], form[:, 1:, 1:])
+
+    def _extended(self, scaled: FloatArray) -> FloatArray:
+        """(n, T + 1, K + 1): terms, and their derivatives by each label."""
+        extended = np.zeros((len(scaled), self.n_terms + 1, self.n_labels + 1))
+        extended[:, :-1, 0] = self.emulator.terms(scaled)[:, 1:]
+        extended[:, -1, 0] = -1.0
+        extended[:, :-1, 1:] = self.emulator.terms_jacobian(scaled)[:, 1:]
+        return extended
 
     def chi2_table(self, scaled: FloatArray) -> FloatArray:
-        v = self.emulator.terms(scaled)[:, 1:]
-        pairs = (v[:, :, None] * v[:, None, :]).reshape(len(v), -1)
-        return np.asarray(self.c[:, None] - 2.0 * self.b @ v.T + self.a.reshape(self.n_stars, -1) @ pairs.T)
+        v = self._terms(scaled)
+        rows, columns = self._triangle
+        pairs = v[:, rows] * v[:, columns] * np.where(rows == columns, 1.0, 2.0)
+        return np.asarray(self.form[:, rows, columns] @ pairs.T)
+
+    def _terms(self, scaled: FloatArray) -> FloatArray:
+        """(n, T + 1): all terms but the constant, and -1."""
+        v = self.emulator.terms(scaled)
+        return np.concatenate([v[:, 1:], np.full((len(v), 1), -1.0)], axis=1)
 
 
 class PixelProblem:
@@ -198,7 +214,9 @@ def make_problem(spectra: Spectra, emulator: Emulator) -> Problem:
 
 
 def _check_grid(spectra: Spectra, emulator: Emulator) -> None:
-    if spectra.n_pixels != len(emulator.wavelength) or not np.allclose(spectra.wavelength, emulator.wavelength, rtol=0, atol=1e-6):
+    if spectra.n_pixels != len(emulator.wavelength) or not np.allclose(
+        spectra.wavelength, emulator.wavelength, rtol=0, atol=1e-6
+    ):
         raise UsageError(
             f"expected spectra on the model's grid ({len(emulator.wavelength)} pixels from {emulator.wavelength[0]:.2f} to "
             f"{emulator.wavelength[-1]:.2f} Å), got {spectra!r}; prepare them with the model's own preparation"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
+from maury.fit.continuum import ContinuumModes
 from maury.fit.chi2 import Problem, make_problem, usable_pixels
 from maury.fit.lm import LmResult, LmSettings, minimise
 from maury.flags import FitStatus, ResultFlag
@@ -29,13 +30,14 @@ class ChiSquareFitter:
     ----------
     n_starts : local fits per star. They begin at the best of ``n_candidates`` points spread over the training range and at
         points with other labels (a polynomial model has several minima: METHODS 0.5); the lowest chi-square wins.
-    n_candidates : points (a Sobol set over the box, and the centre) at which chi-square is tabulated to choose starts.
+    n_candidates : points (spread evenly over the box, the centre among them) at which chi-square is tabulated to choose starts.
     margin : bounds of the fit lie outside the training range by this fraction of it on either side; solutions beyond the
         range are flagged OUT_OF_RANGE, at the bounds AT_BOUND.
     min_pixels : stars with fewer usable pixels are not fitted (FEW_PIXELS).
     rival_delta_chi2 : another minimum within this of the best, with labels more than 3 sigma away, sets SEVERAL_MINIMA.
     unconstrained : an error above this fraction of the training range sets UNCONSTRAINED.
     block : stars per block (bounds memory).
+    continuum : smooth calibration errors to marginalise, or None (see :class:`~maury.fit.continuum.ContinuumModes`).
     """
 
     n_starts: int = 3
@@ -46,6 +48,7 @@ class ChiSquareFitter:
     unconstrained: float = 0.5
     block: int = 2048
     optimiser: LmSettings = field(default_factory=LmSettings)
+    continuum: ContinuumModes | None = None
 
     def __post_init__(self) -> None:
         if self.n_starts < 1 or self.n_candidates < self.n_starts:
@@ -60,7 +63,9 @@ class ChiSquareFitter:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ChiSquareFitter:
         """Inverse of :meth:`to_config`."""
-        return cls(**{**config, "optimiser": LmSettings(**config["optimiser"])})
+        modes = config["continuum"]
+        continuum = None if modes is None else ContinuumModes(**{**modes, "trusted": tuple(modes["trusted"])})
+        return cls(**{**config, "optimiser": LmSettings(**config["optimiser"]), "continuum": continuum})
 
     def fit(
         self,
@@ -85,13 +90,18 @@ class ChiSquareFitter:
         """
         if len(spectra) == 0:
             raise UsageError("expected at least one spectrum to fit, got none")
-        parts = []
-        for first in range(0, len(spectra), self.block):
-            block = slice(first, first + self.block)
-            parts.append(self._fit_block(spectra[block], emulator, None if start is None else start[block]))
-            if progress is not None:
-                progress(min(block.stop, len(spectra)), len(spectra))
-        return LabelEstimates.concatenate(parts)
+        needs_modes = np.zeros(len(spectra), dtype=bool) if self.continuum is None else self.continuum.needed(spectra)
+        parts, rows = [], []
+        for group in (np.flatnonzero(~needs_modes), np.flatnonzero(needs_modes)):
+            extend = self.continuum is not None and group.size > 0 and bool(needs_modes[group[0]])
+            model = self.continuum.extend(emulator) if extend and self.continuum is not None else emulator
+            for first in range(0, group.size, self.block):
+                block = group[first : first + self.block]
+                parts.append(self._fit_block(spectra[block], model, None if start is None else start[block]))
+                rows.append(block)
+                if progress is not None:
+                    progress(sum(map(len, rows)), len(spectra))
+        return LabelEstimates.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 
     def bounds(self, labels: LabelSet) -> tuple[FloatArray, FloatArray]:
         """(K,) lower and upper bounds in scaled labels."""
@@ -141,16 +151,14 @@ class ChiSquareFitter:
         """(n, n_starts, K): the best candidate, then the best ones that lie well away from those already chosen."""
         candidates = candidate_points(lower, upper, self.n_candidates)
         table = problem.chi2_table(candidates)
-        table = np.where(np.isfinite(table), table, np.inf)
-        width = upper - lower
-        chosen = [candidates[table.argmin(axis=1)]]
+        np.putmask(table, ~np.isfinite(table), np.inf)
+        offset = np.abs(candidates[:, None, :] - candidates[None, :, :]) / (upper - lower)
+        near = (offset < 0.2).all(axis=2)  # (n_candidates, n_candidates)
+        chosen = [table.argmin(axis=1)]
         for _ in range(1, self.n_starts):
-            near = np.zeros(table.shape, dtype=bool)
-            for taken in chosen:
-                offset = np.abs(candidates[None, :, :] - taken[:, None, :]) / width
-                near |= (offset < 0.2).all(axis=2)
-            chosen.append(candidates[np.where(near, np.inf, table).argmin(axis=1)])
-        return np.stack(chosen, axis=1)
+            np.putmask(table, near[chosen[-1]], np.inf)
+            chosen.append(table.argmin(axis=1))
+        return candidates[np.stack(chosen, axis=1)]
 
     def _assemble(
         self,
@@ -200,12 +208,17 @@ class ChiSquareFitter:
 
 
 def candidate_points(lower: FloatArray, upper: FloatArray, n: int) -> FloatArray:
-    """(n, K) points that fill the box: its centre and a Sobol set without scrambling, so always the same."""
-    from scipy.stats import qmc
+    """(n, K) points that fill the box evenly, the centre first; always the same.
 
-    sobol = qmc.Sobol(d=len(lower), scramble=False).random_base2(int(np.ceil(np.log2(max(n, 2)))))[:n]
-    sobol[0] = 0.5
-    return np.asarray(lower + sobol * (upper - lower))
+    The additive recurrence x_i = 1/2 + i a (mod 1) with a_k = g^-k, g^(K+1) = g + 1 (Roberts 2018, the golden ratio for K = 1):
+    as even as a Sobol set, for any n, without importing scipy.stats, which takes longer than most fits.
+    """
+    k = len(lower)
+    golden = 2.0
+    for _ in range(60):
+        golden = (1.0 + golden) ** (1.0 / (k + 1))
+    points = (0.5 + np.arange(n)[:, None] * golden ** -np.arange(1.0, k + 1)) % 1.0
+    return np.asarray(lower + points * (upper - lower))
 
 
 def safe_inverse(matrix: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -218,6 +231,6 @@ def safe_inverse(matrix: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     scaled = np.where(regular[:, None, None], matrix, unit) / (scale[:, :, None] * scale[:, None, :])
     values, vectors = np.linalg.eigh(scaled)
     regular &= values[:, 0] > 1e-12
-    inverse = np.einsum("mij,mj,mkj->mik", vectors, 1.0 / np.where(values > 1e-12, values, 1.0), vectors, optimize=True)
+    inverse = np.matmul(vectors / np.where(values > 1e-12, values, 1.0)[:, None, :], vectors.transpose(0, 2, 1))
     inverse = inverse / (scale[:, :, None] * scale[:, None, :])
     return np.where(regular[:, None, None], inverse, np.nan), regular

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maury.emulate.batched import Cholesky
 from maury.fit.chi2 import Evaluation, Problem
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_ROUNDING = 1e-10  # of chi-square: a badly fitting star can not know its minimum better, and must not be busy for ever
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def minimise(
         if alive.size == 0:
             break
         step, predicted = _step(x[alive], gradient[alive], hessian[alive], damping[alive], lower, upper)
-        done = predicted < settings.tolerance
+        done = predicted < settings.tolerance + _ROUNDING * np.abs(chi2[alive])
         converged[alive[done]] = True
         keep = ~done
         alive, step, predicted = alive[keep], step[keep], predicted[keep]
@@ -113,13 +116,14 @@ def _step(
     scale = np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300)
     held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
     free = ~held
-    matrix = hessian * (free[:, :, None] & free[:, None, :])
+    # pixel-last layout of maury.emulate.batched, here with the rows last: one call for all of them
+    matrix = np.ascontiguousarray((hessian * (free[:, :, None] & free[:, None, :])).transpose(1, 2, 0))
     index = np.arange(n_labels)
-    matrix[:, index, index] = np.where(free, diagonal + damping[:, None] * scale, 1.0)
-    right = np.where(free, -gradient, 0.0)
-    unbounded = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+    matrix[index, index] = np.where(free, diagonal + damping[:, None] * scale, 1.0).T
+    right = np.ascontiguousarray(np.where(free, -gradient, 0.0).T)
+    unbounded = Cholesky(matrix).solve(right).T
     step: FloatArray = np.clip(x + unbounded, lower, upper) - x  # what is left of it inside the box
-    curvature = np.einsum("mk,mkl,ml->m", step, hessian, step)
+    curvature = np.einsum("mk,mk->m", step, np.einsum("mkl,ml->mk", hessian, step))
     predicted = -2.0 * np.einsum("mk,mk->m", step, gradient) - curvature
     # clipping can spoil the prediction of a long step: fall back on the gradient part, which stays positive
     fallback = np.abs(np.einsum("mk,mk->m", step, gradient))

@@ -26,7 +26,7 @@ from maury.prepare import banded
 from maury.prepare.config import VarianceRule, check_choice, config_of
 from maury.prepare.grid import FloatArray, IntArray, meta_floats, pixel_edges, with_meta
 from maury.prepare.lsf import Lsf, Table, lsf_from, lsf_from_mapping
-from maury.spectra import Spectra
+from maury.spectra import Spectra, source_names
 
 _REACH_SIGMA = 6.0
 """Kernels end here; a Gaussian holds 2e-9 beyond."""
@@ -47,8 +47,8 @@ class Degrade:
     resolving_power, fwhm, table : the target: R = λ/FWHM constant, or FWHM in Å constant, or rows of (wavelength, FWHM)
         in Å, interpolated linearly. Exactly one.
     native_resolving_power, native_fwhm, native_table : what the spectra have; at most one. Where none is given,
-        ``native`` is asked for the spectrum's instrument, then its meta columns ``resolving_power`` and ``fwhm``.
-    native : per instrument (meta ``instrument``), e.g. ``{"lamost": {"resolving_power": 1800.0}}``; wins over meta.
+        ``native`` is asked for the spectrum's format and instrument, then its meta columns ``resolving_power`` and ``fwhm``.
+    native : per file format or instrument (meta ``format``, ``instrument``), e.g. ``{"lamost": {"resolving_power": 1800.0}}``; wins over meta.
     allow_sharper : by which part of itself the native FWHM may exceed the target's (0.05 is five per cent); such
         pixels stay as they are. Beyond it the spectrum is refused: nothing is ever deconvolved.
     min_good : the part of the kernel that must fall on good pixels.
@@ -119,21 +119,19 @@ class Degrade:
         if explicit is not None:
             return [explicit] * len(spectra)
         power, width = meta_floats(spectra, "resolving_power"), meta_floats(spectra, "fwhm")
-        named = "instrument" in spectra.meta.colnames
-        instruments = [str(i) for i in spectra.meta["instrument"]] if named else [""] * len(spectra)
-        return [self._native_of(*row) for row in zip(spectra.ids, instruments, power, width, strict=True)]
+        return [self._native_of(*row) for row in zip(spectra.ids, source_names(spectra), power, width, strict=True)]
 
-    def _native_of(self, name: str, instrument: str, power: float, width: float) -> Lsf:
-        options: Mapping[str, Any] | None = self.native.get(instrument)
-        if options is not None:
-            return lsf_from_mapping(f"native {instrument}", options)
+    def _native_of(self, name: str, sources: set[str], power: float, width: float) -> Lsf:
+        known = next((name for name in self.native if name in sources), None)
+        if known is not None:
+            return lsf_from_mapping(f"native {known}", self.native[known])
         if np.isfinite(power) and power > 0:
             return Lsf(resolving_power=float(power))
         if np.isfinite(width) and width > 0:
             return Lsf(fwhm=float(width))
         raise UsageError(
-            f"expected the native resolution of {name} (instrument {instrument or 'unknown'}), got none in its meta; "
-            "give native_resolving_power, native_fwhm, or native for the instrument"
+            f"expected the native resolution of {name} ({', '.join(sorted(sources)) or 'unknown instrument'}), got none in its meta; "
+            "give native_resolving_power, native_fwhm, or native for its format"
         )
 
 

@@ -16,7 +16,7 @@ from maury.assess.learn_errors import fit_error_inflation, fit_snr_error_model
 from maury.assess.metrics import LabelMetrics, label_metrics
 from maury.assess.quality import QualityCuts, signal_to_noise
 from maury.assess.region import TrainingRegion
-from maury.emulate.cannon import condition_number
+from maury.emulate.cannon import CannonConfig, condition_number
 from maury.errors import RecipeError
 from maury.estimates import LabelEstimates
 from maury.model import Model
@@ -81,15 +81,14 @@ def train_on(recipe: Recipe, training_set: TrainingSet, progress: Progress | Non
         held_out = cuts.apply(region.flag(held_out))
         held_out = held_out if error_model is None else error_model.apply(held_out)
     scores = _scores(recipe, training_set, held_out)
-    condition = condition_number(inferrer.labels, training_set.values, inferrer.emulator.polynomial)
+    config = CannonConfig(recipe.train.order, recipe.train.terms)
+    condition = condition_number(inferrer.labels, training_set.values, config.polynomial(inferrer.labels.names))
     provenance = _provenance(recipe, training_set, scores, condition)
     model = Model(recipe.preparation, inferrer, region, cuts, error_model, provenance)
     return TrainingRun(model, training_set, held_out, scores, condition)
 
 
-def _held_out(
-    recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progress: Progress | None
-) -> LabelEstimates | None:
+def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progress: Progress | None) -> LabelEstimates | None:
     if recipe.validation.folds == 0:
         if recipe.errors.model in ("held_out", "snr"):
             raise RecipeError(

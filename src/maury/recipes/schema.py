@@ -88,6 +88,14 @@ class TrainRecipe(_Strict):
     regions: RegionsRecipe | None = None
 
 
+class ContinuumRecipe(_Strict):
+    """Smooth calibration errors to marginalise in the fit (see :mod:`maury.fit.continuum`)."""
+
+    degree: int = Field(default=10, ge=0)
+    amplitude: float = Field(default=0.1, gt=0)
+    trusted: tuple[str, ...] = ()
+
+
 class FitRecipe(_Strict):
     """Settings of :class:`maury.fit.ChiSquareFitter`."""
 
@@ -95,6 +103,7 @@ class FitRecipe(_Strict):
     n_candidates: int = Field(default=256, ge=1)
     margin: float = Field(default=0.1, ge=0)
     min_pixels: int = Field(default=50, ge=1)
+    continuum: ContinuumRecipe | None = None
 
 
 class QualityRecipe(_Strict):
@@ -203,7 +212,9 @@ def _first_sentence(error: ValidationError) -> str:
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         section = _section(first["loc"])
-        return f"expected a known key in [{section or 'recipe'}], got {first['loc'][-1]!r}; known are {_known_keys(section)}{more}"
+        return (
+            f"expected a known key in [{section or 'recipe'}], got {first['loc'][-1]!r}; known are {_known_keys(section)}{more}"
+        )
     if first["type"] == "missing":
         hint = "; units are never guessed" if first["loc"][-1] == "unit" else ""
         return f"expected a value for {place}, got none; add it{hint}{more}"
@@ -223,6 +234,7 @@ def _known_keys(section: str) -> str:
         "train.covariance": CovarianceRecipe,
         "train.regions": RegionsRecipe,
         "fit": FitRecipe,
+        "fit.continuum": ContinuumRecipe,
         "quality": QualityRecipe,
         "errors": ErrorsRecipe,
         "validation": ValidationRecipe,

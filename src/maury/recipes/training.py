@@ -13,8 +13,9 @@ from maury.emulate import CannonConfig, CannonEmulator, train_cannon
 from maury.emulate.covariance import held_out_residuals, low_rank_covariance
 from maury.emulate.regularisation import choose_l1
 from maury.emulate.robust import student_weights
+from maury.fit.continuum import ContinuumModes
 from maury.fit.fitter import ChiSquareFitter
-from maury.fit.inferrer import EmulatorInferrer
+from maury.fit.inferrer import EmulatorInferrer, FittedInferrer
 from maury.fit.regional import RegionalInferrer, kernel_weights
 from maury.protocols import ModelCovariance
 from maury.recipes.schema import Recipe, TrainRecipe
@@ -23,9 +24,9 @@ from maury.train.splits import k_folds
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-CannonInferrer = EmulatorInferrer | RegionalInferrer
 
 _ROBUST_PASSES = 2
+_ROBUST_EVERY = 4  # pixels: the leading components of the residuals, in which outliers are sought, are as well seen in a quarter
 _STARS_PER_FACTOR = 3  # a residual direction needs a few stars to be known; small training sets get fewer factors
 _INNER_SEED = 20200101  # of the folds inside a training; the outer folds have the recipe's own seed
 
@@ -45,7 +46,7 @@ class Trainer:
     values: FloatArray
     errors: FloatArray | None
 
-    def train(self, stars: IntArray) -> CannonInferrer:
+    def train(self, stars: IntArray) -> FittedInferrer:
         """An inferrer trained on the stars of these indices alone, covariance and all choices included."""
         part = _Part.of(self, stars)
         config = part.config()
@@ -62,7 +63,8 @@ class Trainer:
     @property
     def fitter(self) -> ChiSquareFitter:
         fit = self.recipe.fit
-        return ChiSquareFitter(fit.n_starts, fit.n_candidates, fit.margin, fit.min_pixels)
+        continuum = None if fit.continuum is None else ContinuumModes(**fit.continuum.model_dump())
+        return ChiSquareFitter(fit.n_starts, fit.n_candidates, fit.margin, fit.min_pixels, continuum=continuum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +125,10 @@ class _Part:
         """Student weights of the stars, or None where the recipe wants all stars alike."""
         if self.train.robust_stars is None:
             return None
+        thin = replace(self, spectra=thinned(self.spectra, _ROBUST_EVERY))
         weights: FloatArray | None = None
         for _ in range(_ROBUST_PASSES):
-            residuals, _ = self.held_out(config, weights)
+            residuals, _ = thin.held_out(config, weights)
             weights = student_weights(residuals, self.train.robust_stars, weights=weights)
         return weights
 
@@ -154,6 +157,15 @@ class _Part:
             estimated[fold] = self.fitter.fit(self.spectra[fold], emulator.with_covariance(covariance)).values
         inside = reported_stars(self.recipe, self.values)
         return float(sum(np.log(robust_std((estimated - self.values)[inside, k])) for k in range(self.values.shape[1])))
+
+
+def thinned(spectra: Spectra, every: int) -> Spectra:
+    """The spectra with every n-th pixel alone."""
+    pixels = slice(None, None, every)
+    mask = None if spectra.mask is None else spectra.mask[:, pixels]
+    return spectra.with_pixels(
+        wavelength=spectra.wavelength[pixels], flux=spectra.flux[:, pixels], ivar=spectra.ivar[:, pixels], mask=mask
+    )
 
 
 def reported_stars(recipe: Recipe, values: FloatArray) -> NDArray[np.bool_]:

@@ -1,0 +1,58 @@
+"""Smooth errors of the flux calibration, marginalised in the fit.
+
+The slope of a spectrum tells Teff, but only as far as the survey's flux calibration (and the reddening) can be trusted.
+Dividing by a pseudo-continuum throws that away for everybody. Here smooth multiplicative modes, Legendre polynomials times a
+typical spectrum, join the covariance with the amplitude that the calibration's errors are believed to have: C + B B^T. In
+the limit of a large amplitude that is the same as fitting the polynomial together with the labels (a standard result of
+generalised least squares: prior variance times basis outer product); a small one leaves the slope its say. It costs nothing
+beside the low-rank covariance the model has anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.errors import UsageError
+from maury.protocols import Emulator, ModelCovariance
+from maury.spectra import Spectra, source_names
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ContinuumModes:
+    """How far the smooth shape of a spectrum may be off.
+
+    Parameters
+    ----------
+    degree : highest Legendre polynomial over the wavelength range; modes are about range/degree wide.
+    amplitude : standard deviation of each mode, as a fraction of the flux.
+    trusted : file formats or instruments whose flux calibration is as good as the training set's: no modes for them.
+    """
+
+    degree: int = 10
+    amplitude: float = 0.1
+    trusted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.degree < 0 or not self.amplitude > 0:
+            raise UsageError(f"expected degree >= 0 and amplitude > 0 of the modes, got {self.degree} and {self.amplitude}")
+
+    def needed(self, spectra: Spectra) -> NDArray[np.bool_]:
+        """(n_spectra,) for which spectra the modes are to be used."""
+        trusted = set(self.trusted)
+        return np.array([not names & trusted for names in source_names(spectra)], dtype=bool)
+
+    def extend(self, emulator: Emulator) -> Emulator:
+        """The emulator with the modes in its covariance; the typical spectrum is the one at the middle of the labels."""
+        wavelength = emulator.wavelength
+        position = 2.0 * (wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0]) - 1.0
+        labels = emulator.labels
+        typical = emulator.predict_flux(labels.unscale(np.zeros((1, len(labels)))))[0]
+        modes = np.polynomial.legendre.legvander(position, self.degree) * typical[:, None] * self.amplitude
+        covariance = emulator.model_covariance
+        factors = modes if covariance.factors is None else np.hstack([covariance.factors, modes])
+        return emulator.with_covariance(ModelCovariance(covariance.diagonal, factors))
