@@ -168,12 +168,13 @@ def _peer_dataset(dataset: Any, stars: Simulation, test: Simulation | None = Non
 
 
 def training(n_stars: int, n_pixels: int, n_labels: int) -> list[Row]:
-    """The quadratic Cannon of all pixels. The peer gives masked pixels sigma = 10; they then weigh nothing (1e-5 of the others)."""
+    """The quadratic Cannon of all pixels. The peer gives masked pixels sigma = 10, where they weigh 1e-5 of the others."""
     name = f"Cannon training {n_stars} x {n_pixels} x {n_labels}"
     modules = _peer_modules()
     if modules is None:
         return [_skipped(name)]
     stars = simulate(n_stars, n_pixels, n_labels)
+
     def theirs() -> tuple[Any, float]:
         with _quietly():
             data, model = _peer_dataset(modules[0], stars), modules[1](2, False)
@@ -240,8 +241,8 @@ def _fit_agreement(stars: Simulation, ours: Any, peer: tuple[np.ndarray, np.ndar
     largest = float((np.abs(ours.values - peer[0]) / ours.errors)[same].max()) if same.any() else float("nan")
     verdict = "agreed" if good >= 0.999 and largest < 0.1 else "NOT AGREED"
     return (
-        f"{verdict}: chi2 <= peer's + {CHI2_TOLERANCE} for {100 * good:.1f} % of stars; same minimum for {100 * same.mean():.1f} %, "
-        f"labels there within {largest:.3f} of their errors"
+        f"{verdict}: chi2 <= peer's + {CHI2_TOLERANCE} for {100 * good:.1f} % of stars; "
+        f"same minimum for {100 * same.mean():.1f} %, labels there within {largest:.3f} of their errors"
     )
 
 

@@ -154,15 +154,14 @@ class Spectra:
         index = _row_index(rows, len(self))
         if isinstance(index, slice) and index == slice(0, len(self), 1):
             return self
-        part = copy.copy(self)  # rows of a checked batch need no second check
-        for name in ("flux", "ivar", "ids", "meta", "mask"):
-            array = getattr(self, name)
-            if array is not None:
-                taken = array[index]
-                if name != "meta":
-                    taken.flags.writeable = False
-                object.__setattr__(part, name, taken)
-        return part
+        return _unchecked(
+            self,
+            flux=self.flux[index],
+            ivar=self.ivar[index],
+            ids=self.ids[index],
+            meta=self.meta[index],
+            mask=None if self.mask is None else self.mask[index],
+        )
 
     def with_pixels(self, **changes: Any) -> Spectra:
         """A new batch with other flux, ivar, mask, wavelength, medium, frame, meta or preparation."""
@@ -190,7 +189,7 @@ class Spectra:
         mask = None
         if any(b.mask is not None for b in batches):
             mask = np.concatenate([b.mask if b.mask is not None else np.zeros(b.flux.shape, np.uint32) for b in batches])
-        return replace(
+        return _unchecked(
             first,
             flux=np.concatenate([b.flux for b in batches]),
             ivar=np.concatenate([b.ivar for b in batches]),
@@ -198,6 +197,16 @@ class Spectra:
             meta=stack_tables([b.meta for b in batches]),
             mask=mask,
         )
+
+
+def _unchecked(spectra: Spectra, **changes: Any) -> Spectra:
+    """Like :meth:`Spectra.with_pixels`, for rows that come from checked batches: their pixels need no second look."""
+    part = copy.copy(spectra)
+    for name, value in changes.items():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+        object.__setattr__(part, name, value)
+    return part
 
 
 def empty_meta(n_spectra: int) -> Table:
@@ -226,19 +235,21 @@ def stack_tables(tables: Sequence[Table]) -> Table:
     from astropy.table import Column, MaskedColumn, Table, vstack
 
     first = tables[0]
-    kinds = [(c.name, type(c), c.unit, c.dtype.kind, c.shape[1:]) for c in first.itercols()]
+    kinds = _column_kinds(first)
     plain = all(kind in (Column, MaskedColumn) and code in "biufUS" for _, kind, _, code, _ in kinds)
-    if not plain or any(
-        [(c.name, type(c), c.unit, c.dtype.kind, c.shape[1:]) for c in table.itercols()] != kinds for table in tables[1:]
-    ):
+    if not plain or any(_column_kinds(table) != kinds for table in tables[1:]):
         return vstack(list(tables), join_type="outer", metadata_conflicts="silent")
     out = Table(meta={key: value for table in reversed(tables) for key, value in table.meta.items()})
     for name, kind, *_ in kinds:
-        column = first[name]
+        column = first.columns[name]
         join = np.ma.concatenate if kind is MaskedColumn else np.concatenate
-        data = join([table[name].data for table in tables])
+        data = join([table.columns[name].data for table in tables])
         out.add_column(kind(data, name=name, unit=column.unit, description=column.description, format=column.format), copy=False)
     return out
+
+
+def _column_kinds(table: Table) -> list[tuple[str, type, Any, str, tuple[int, ...]]]:
+    return [(name, type(c), c.unit, c.dtype.kind, c.shape[1:]) for name, c in table.columns.items()]
 
 
 def source_names(spectra: Spectra) -> list[set[str]]:

@@ -281,7 +281,12 @@ def test_label_errors_of_zero_change_nothing() -> None:
 
 def test_the_callers_arrays_are_left_alone() -> None:
     _, spectra, values = _training_set()
-    flux, ivar, weights, errors = np.array(spectra.flux), np.array(spectra.ivar), np.ones(len(spectra)), np.full(values.shape, 0.01)
+    flux, ivar, weights, errors = (
+        np.array(spectra.flux),
+        np.array(spectra.ivar),
+        np.ones(len(spectra)),
+        np.full(values.shape, 0.01),
+    )
     weights[3] = 0.0
     given = Spectra.from_arrays(spectra.wavelength, flux, ivar=ivar, medium="vacuum", frame="rest")
     before = [a.copy() for a in (flux, ivar, values, weights, errors, given.flux, given.ivar)]

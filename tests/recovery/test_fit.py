@@ -14,6 +14,7 @@ from maury.emulate.polynomial import PolynomialTerms
 from maury.estimates import LabelEstimates
 from maury.fit.chi2 import PixelProblem, Problem, TermProblem, inverse_variance
 from maury.fit.fitter import ChiSquareFitter, candidate_points, safe_inverse
+from maury.fit.lm import LmSettings
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.protocols import ModelCovariance, TermEmulator
@@ -34,7 +35,9 @@ class PixelOnly:
         return getattr(self.of, name)
 
 
-def _stars(n: int, rank: int = 0, n_pixels: int = 60, seed: int = 3, **noise: float) -> tuple[CannonEmulator, Spectra, np.ndarray]:
+def _stars(
+    n: int, rank: int = 0, n_pixels: int = 60, seed: int = 3, **noise: float
+) -> tuple[CannonEmulator, Spectra, np.ndarray]:
     rng = np.random.default_rng(seed)
     model = quadratic_model(n_pixels, rank=rank)
     values = 0.7 * (label_values(n, rng) - model.labels.unscale(np.zeros(3))) + model.labels.unscale(np.zeros(3))
@@ -321,10 +324,12 @@ def test_a_given_start_leads_to_the_same_minimum() -> None:
 
 
 def test_no_row_needs_many_iterations() -> None:
-    """Rounding must not keep a converged row busy: 12 iterations are enough for every star, also at S/N of 10^4."""
-    for error in (1e-4, 0.01, 0.1):
+    """Rounding must not keep a converged row busy, also where chi-square is 10^6: 8 iterations are enough for every star.
+
+    At S/N of 10 and 60 pixels the residuals bend chi-square, Gauss-Newton steps shrink slowly: 60 are enough for all.
+    """
+    for error, limit in ((1e-4, 8), (0.01, 8), (0.1, 60)):
         model, spectra, _ = _stars(100, error=error)
         model = model.with_covariance(ModelCovariance(np.full(60, 1e-12)))
-        fitter = ChiSquareFitter()
-        quick = ChiSquareFitter(optimiser=replace(fitter.optimiser, max_iterations=12))
-        assert sum(status is FitStatus.CONVERGED for status in quick.fit(spectra, model).status) >= 99
+        fitter = ChiSquareFitter(optimiser=LmSettings(max_iterations=limit))
+        assert all(status is FitStatus.CONVERGED for status in fitter.fit(spectra, model).status)

@@ -157,7 +157,7 @@ def test_what_cannot_be_degraded_is_said():
         Degrade(fwhm=2.4)(spectra)
     np.testing.assert_allclose(Degrade(fwhm=2.4, allow_sharper=0.05)(spectra).flux, 1.0, rtol=1e-13)
     unknown = _spectra(np.arange(5000.0, 5200.0), np.ones(200))
-    with pytest.raises(UsageError, match=r"expected the native resolution of 0 \(instrument unknown\), got none"):
+    with pytest.raises(UsageError, match=r"expected the native resolution of 0 \(unknown instrument\), got none"):
         Degrade(fwhm=4.0)(unknown)
     for bad, text in (
         ({}, "expected a target resolution, got none"),

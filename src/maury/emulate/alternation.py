@@ -8,7 +8,8 @@ Per pixel the objective of METHODS 0.5 is minimised over theta and s^2. In each 
 3. theta moves to the new weights by one step with the *old* factors. It promises a decrease of the objective; where that is
    small the step is accurate to second order, the pixel is done, and no second normal matrix is needed.
 
-The first s^2 comes from fits with one weight per star; it is right within a per cent, so the first round is nearly always the last.
+The first s^2 comes from fits with one weight per star; it is right within some per cent, so the first round is nearly always
+the last.
 
 Sums for theta are float64. The scoring and the last step run in float32: both act on residuals, in units of the pixel's own
 scatter, and are accurate to 1e-5 of an error.
@@ -104,13 +105,13 @@ class TrainingProblem:
     def _alternate(self, flux: FloatArray, noise: FloatArray, l1: FloatArray) -> tuple[FloatArray, FloatArray]:
         variance = np.zeros(flux.shape[1])
         if not self.settings.fit_scatter:
-            return _Round(self, flux, noise, variance, l1).theta, variance
+            return _Round(self, flux, noise, variance, l1=l1).theta, variance
         scoring = ScatterScoring(noise, self.star)
         variance = self._first_variance(flux, scoring)
         theta = np.zeros((self.design.shape[1], flux.shape[1]))
         left = np.arange(flux.shape[1])
         for _ in range(self.settings.max_iterations):
-            this = _Round(self, flux, noise, variance[left], l1, scoring)
+            this = _Round(self, flux, noise, variance[left], l1=l1, scoring=scoring)
             for _ in range(1 if self.settings.l1 > 0 else _STEPS_PER_ROUND):
                 again = this.improve()
                 theta[:, left], variance[left] = this.theta, this.variance
@@ -143,6 +144,7 @@ class _Round:
         flux: FloatArray,
         noise: FloatArray,
         variance: FloatArray,
+        *,
         l1: FloatArray,
         scoring: ScatterScoring | None = None,
     ) -> None:
@@ -174,14 +176,14 @@ class _Round:
         # how far the weights have moved since the factorisation, relative, rms over stars: the factors are wrong by that much
         moved = np.abs(self.variance - self.factor_variance) * np.sqrt(scoring.curvature / len(weight))
         if problem.settings.l1 > 0:  # not linear: there is no such step, the next round starts afresh
-            return moved**2 * len(weight) > problem.settings.tolerance
+            return np.asarray(moved**2 * len(weight) > problem.settings.tolerance)
         gradient = (problem.design_right32 @ np.multiply(weight, residual32, out=residual32)).astype(np.float64)
         if problem.settings.ridge > 0:
             gradient[1:] -= problem.settings.ridge * scoring.star_sum(weight) * self.theta[1:]
         step = self.factors.solve(gradient)
         self.theta = self.theta + step
         promised = np.einsum("tp,tp->p", step, gradient)
-        return moved**2 * promised > problem.settings.tolerance
+        return np.asarray(moved**2 * promised > problem.settings.tolerance)
 
     def take(self, pixels: NDArray[np.bool_]) -> _Round:
         """The same with some of the pixels."""
@@ -201,7 +203,7 @@ class ScatterScoring:
     ratio, so the rest of the series is added at once (Aitken). float32, in units in which flux varies by about 1.
     """
 
-    def __init__(self, noise: FloatArray, star: FloatArray | None) -> None:
+    def __init__(self, noise: NDArray[Any], star: NDArray[Any] | None) -> None:
         self.noise: Float32Array = noise.astype(np.float32)
         np.minimum(self.noise, np.float32(1e15), out=self.noise)  # weights of masked pixels: their squares are no denormals
         self.star = None if star is None else star.astype(np.float32)
@@ -233,7 +235,7 @@ class ScatterScoring:
                 ratio = np.nan_to_num(np.clip(step / previous, -0.5, 0.5))
             small = error <= _SMALL_STEP
             if small.all():
-                return np.maximum(variance + step / (1.0 - ratio), 0.0)
+                return np.asarray(np.maximum(variance + step / (1.0 - ratio), 0.0))
             previous = step
             variance = np.maximum(variance + step, 0.0)
         return variance

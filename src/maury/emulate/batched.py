@@ -56,13 +56,21 @@ class Cholesky:
 
 
 def lasso_coordinate_descent(
-    normal: FloatArray, right: FloatArray, theta: FloatArray, strength: FloatArray, max_sweeps: int = 1000, tolerance: float = 1e-9
+    normal: FloatArray,
+    right: FloatArray,
+    theta: FloatArray,
+    strength: FloatArray,
+    *,
+    max_sweeps: int = 1000,
+    tolerance: float = 1e-9,
 ) -> FloatArray:
     """Minimise theta' N theta - 2 r' theta + strength * sum_{d>=1} |theta_d| for many pixels at once.
 
     Parameters
     ----------
-    normal : (T, T, n_pixels); right, theta : (T, n_pixels); theta is the start; strength : (n_pixels,). The constant term (index 0) is free.
+    normal : (T, T, n_pixels).
+    right, theta : (T, n_pixels); theta is the start. The constant term (index 0) is free.
+    strength : (n_pixels,).
 
     Returns
     -------

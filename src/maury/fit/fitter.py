@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
-from maury.fit.continuum import ContinuumModes
 from maury.fit.chi2 import Problem, make_problem, usable_pixels
+from maury.fit.continuum import ContinuumModes
 from maury.fit.lm import LmResult, LmSettings, minimise
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
@@ -153,12 +153,12 @@ class ChiSquareFitter:
         table = problem.chi2_table(candidates)
         np.putmask(table, ~np.isfinite(table), np.inf)
         offset = np.abs(candidates[:, None, :] - candidates[None, :, :]) / (upper - lower)
-        near = (offset < 0.2).all(axis=2)  # (n_candidates, n_candidates)
+        near = np.asarray((offset < 0.2).all(axis=2))  # (n_candidates, n_candidates)
         chosen = [table.argmin(axis=1)]
         for _ in range(1, self.n_starts):
             np.putmask(table, near[chosen[-1]], np.inf)
             chosen.append(table.argmin(axis=1))
-        return candidates[np.stack(chosen, axis=1)]
+        return np.asarray(candidates[np.stack(chosen, axis=1)])
 
     def _assemble(
         self,

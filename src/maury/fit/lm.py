@@ -59,7 +59,7 @@ def minimise(
 ) -> LmResult:
     """Minimise the problem from (m, K) starts for (m,) stars within (K,) bounds, all in scaled labels."""
     x = np.clip(start, lower, upper)
-    m, n_labels = x.shape
+    m = len(x)
     state = problem.evaluate(star, x)
     chi2, gradient, hessian = state.chi2.copy(), state.gradient.copy(), state.hessian.copy()
     damping = np.full(m, settings.initial_damping)

@@ -38,19 +38,19 @@ def read(source: Source, options: Options) -> list[Spectra]:
     if table is None:
         raise ReadError("expected MaStar columns MANGAID, WAVE, FLUX and IVAR, got none; check the file or its format")
     n = table.shape[0]
-    wave, flux, ivar = (table.column(name).reshape(n, -1) for name in ("WAVE", "FLUX", "IVAR"))
+    wavelengths, flux, ivar = (table.column(name).reshape(n, -1) for name in ("WAVE", "FLUX", "IVAR"))
     mask = translate_mask(table.column("MASK").reshape(n, -1), {}) if table.has("MASK") else np.zeros(flux.shape, np.uint32)
-    if n == 0 or not wave.shape == flux.shape == ivar.shape == mask.shape:
+    if n == 0 or not wavelengths.shape == flux.shape == ivar.shape == mask.shape:
         raise ReadError(
-            f"expected rows with WAVE, FLUX and IVAR of one length, got {wave.shape}, {flux.shape}; fetch the file again"
+            f"expected rows with WAVE, FLUX and IVAR of one length, got {wavelengths.shape}, {flux.shape}; fetch the file again"
         )
     meta = _meta(table, n)
     found = []
-    for rows in rows_of_equal_grid(wave):
+    for rows in rows_of_equal_grid(wavelengths):
         found.append(
             build(
                 source,
-                wave[rows[0]],
+                wavelengths[rows[0]],
                 flux[rows],
                 ivar=ivar[rows],
                 medium="vacuum",
@@ -66,10 +66,10 @@ def read(source: Source, options: Options) -> list[Spectra]:
     return found
 
 
-def rows_of_equal_grid(wave: Any) -> list[Any]:
+def rows_of_equal_grid(wavelengths: Any) -> list[Any]:
     """Indices of rows that share a wavelength vector, in the order of their first row."""
     groups: dict[bytes, list[int]] = {}
-    for row, values in enumerate(np.ascontiguousarray(wave)):
+    for row, values in enumerate(np.ascontiguousarray(wavelengths)):
         groups.setdefault(values.tobytes(), []).append(row)
     return [np.array(rows) for rows in groups.values()]
 
