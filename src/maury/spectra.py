@@ -272,6 +272,12 @@ def _row_index(rows: slice | Sequence[int] | NDArray[Any], n: int) -> slice | ND
     return index.astype(np.intp, copy=False) if index.size == 0 else index
 
 
+def selected(spectra: Spectra, only: Sequence[str], skip: Sequence[str]) -> NDArray[np.bool_]:
+    """(n_spectra,) which spectra a setting is for: those of ``only`` (all if it is empty) that are not of ``skip``."""
+    wanted = [(not only or bool(names & set(only))) and not names & set(skip) for names in source_names(spectra)]
+    return np.array(wanted, dtype=bool)
+
+
 def _check_shapes(
     wavelength: NDArray[Any], flux: NDArray[Any], ivar: NDArray[Any], ids: NDArray[Any], mask: NDArray[Any] | None
 ) -> int:

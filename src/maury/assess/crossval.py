@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from maury.estimates import LabelEstimates
 from maury.protocols import Inferrer
@@ -40,7 +41,8 @@ def cross_validate(
 
     if progress is not None:
         progress(0, len(folds))
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, len(folds))) as pool:
+    # one thread per fold is all the parallelism: linear algebra that starts threads of its own would spin against the others
+    with threadpool_limits(1), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, len(folds))) as pool:
         pending = [pool.submit(one, fold) for fold in folds]
         for done, _ in enumerate(as_completed(pending), start=1):
             if progress is not None:

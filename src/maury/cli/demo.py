@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for survey, model, catalogue and figures.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for survey, model, catalogue and figures.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Make a small survey of known stars, train on half of it, infer the rest, and compare with the truth. No download."""
     from maury.cli.console import output_console

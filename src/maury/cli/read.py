@@ -24,6 +24,7 @@ _PIPE_WIDTH = 180  # columns where the output is no terminal; rich would take 80
 
 def read(
     files: Annotated[list[Path], typer.Argument(help="Spectrum files: FITS (.gz too), CSV, ECSV, VOTable.", show_default=False)],
+    *,
     json: Annotated[bool, typer.Option("--json", help="Print a list of objects for machines.")] = False,
     format: Annotated[str | None, typer.Option("--format", "-f", help="Force a format instead of recognising it.")] = None,
     medium: Annotated[str | None, typer.Option("--medium", help="air or vacuum, for files that do not say.")] = None,
@@ -94,10 +95,15 @@ def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:
     table.add_column("file", overflow="fold")
     for name in ("instrument", "spectra", "pixels", "wavelength / Å", "medium", "frame", "S/N", "rv / km/s"):
         table.add_column(name, justify="right" if name in ("spectra", "pixels", "S/N", "rv / km/s") else "left")
-    table.add_column("labels, or why it was not read", overflow="fold")
+    table.add_column("labels", overflow="fold")
     for row in rows:
         _add_row(table, row)
     console.print(table)
+    failed = [row for row in rows if "error" in row]
+    if failed:
+        console.print(f"\n{len(failed)} of {len(rows)} not read:", style="bold", highlight=False)
+    for row in failed:  # below the table: a sentence does not fit into a cell
+        console.print(f"  {row['file']}: {row['error']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _add_row(table: Table, row: dict[str, Any]) -> None:
@@ -105,7 +111,7 @@ def _add_row(table: Table, row: dict[str, Any]) -> None:
 
     name = escape(Path(row["file"]).name or row["file"])
     if "error" in row:
-        table.add_row(name, "not read", *[""] * 7, escape(row["error"]), style="red")
+        table.add_row(name, "not read", *["-"] * 8, style="red")
         return
     n_spectra = str(row["n_spectra"]) if row["n_grids"] == 1 else f"{row['n_spectra']} on {row['n_grids']} grids"
     labels = ", ".join(f"{label} {value:g}" for label, value in row["labels"].items())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.protocols import Emulator, ModelCovariance
-from maury.spectra import Spectra, source_names
+from maury.spectra import Spectra, selected
 
 FloatArray = NDArray[np.float64]
 
@@ -43,8 +43,7 @@ class ContinuumModes:
 
     def needed(self, spectra: Spectra) -> NDArray[np.bool_]:
         """(n_spectra,) for which spectra the modes are to be used."""
-        trusted = set(self.trusted)
-        return np.array([not names & trusted for names in source_names(spectra)], dtype=bool)
+        return selected(spectra, (), self.trusted)
 
     def extend(self, emulator: Emulator) -> Emulator:
         """The emulator with the modes in its covariance; the typical spectrum is the one at the middle of the labels."""

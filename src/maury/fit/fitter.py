@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from maury.estimates import LabelEstimates
 from maury.fit.chi2 import Problem, make_problem, usable_pixels
 from maury.fit.continuum import ContinuumModes
 from maury.fit.lm import LmResult, LmSettings, minimise
+from maury.fit.prior import LabelPrior, PriorProblem
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.protocols import Emulator
@@ -38,6 +39,7 @@ class ChiSquareFitter:
     unconstrained : an error above this fraction of the training range sets UNCONSTRAINED.
     block : stars per block (bounds memory).
     continuum : smooth calibration errors to marginalise, or None (see :class:`~maury.fit.continuum.ContinuumModes`).
+    prior : of the labels, in the emulator's scaled labels, or None (see :class:`~maury.fit.prior.LabelPrior`).
     """
 
     n_starts: int = 3
@@ -49,6 +51,7 @@ class ChiSquareFitter:
     block: int = 2048
     optimiser: LmSettings = field(default_factory=LmSettings)
     continuum: ContinuumModes | None = None
+    prior: LabelPrior | None = None
 
     def __post_init__(self) -> None:
         if self.n_starts < 1 or self.n_candidates < self.n_starts:
@@ -58,14 +61,17 @@ class ChiSquareFitter:
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file."""
-        return asdict(self)
+        plain = asdict(replace(self, prior=None))
+        return {**plain, "prior": None if self.prior is None else self.prior.to_config()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ChiSquareFitter:
         """Inverse of :meth:`to_config`."""
         modes = config["continuum"]
         continuum = None if modes is None else ContinuumModes(**{**modes, "trusted": tuple(modes["trusted"])})
-        return cls(**{**config, "optimiser": LmSettings(**config["optimiser"]), "continuum": continuum})
+        prior = None if config["prior"] is None else LabelPrior.from_config(config["prior"])
+        optimiser = LmSettings(**config["optimiser"])
+        return cls(**{**config, "optimiser": optimiser, "continuum": continuum, "prior": prior})
 
     def fit(
         self,
@@ -121,13 +127,16 @@ class ChiSquareFitter:
         ).with_(n_pixels=n_pixels)
         if fit.size == 0:
             return estimates
-        problem = make_problem(spectra[fit], emulator)
+        data = make_problem(spectra[fit], emulator)
+        problem = data if self.prior is None else PriorProblem(data, self.prior)
         lower, upper = self.bounds(emulator.labels)
         if start is None:
             starts = self._starts(problem, lower, upper)
         else:
             starts = np.nan_to_num(emulator.labels.scale(start[fit]))[:, None, :]
         best, rival = self._best_of_starts(problem, starts, lower, upper)
+        if self.prior is not None:  # the catalogue's chi-square is that of the spectrum alone
+            best = replace(best, chi2=data.chi2(np.arange(fit.size), best.scaled))
         return self._assemble(estimates, fit, emulator.labels, best, rival)
 
     def _best_of_starts(

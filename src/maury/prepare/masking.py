@@ -18,7 +18,7 @@ from maury.prepare.config import Ranges, check_ranges, config_of
 from maury.prepare.continuum import within
 from maury.prepare.grid import FloatArray, doppler_factor, velocity_of
 from maury.prepare.median import running_median
-from maury.spectra import Spectra, source_names
+from maury.spectra import Spectra, selected
 
 PRESETS: dict[str, tuple[PixelFlag, Ranges]] = {
     "sky_lines": (
@@ -100,19 +100,13 @@ class Mask:
             inside = _inside(spectra, ranges, to_wanted)
             flags |= np.where(inside, np.uint32(flag), np.uint32(0))
             bad = bad | inside
-        rows = self._rows(spectra)[:, None]
+        rows = selected(spectra, self.only, self.skip)[:, None]
         flags = np.where(rows, flags, 0 if spectra.mask is None else spectra.mask).astype(np.uint32)
         ivar = np.where(bad & rows, 0.0, spectra.ivar)
         return spectra.with_pixels(ivar=ivar, mask=flags if flags.any() else spectra.mask)
 
     def to_config(self) -> dict[str, Any]:
         return config_of(self)
-
-    def _rows(self, spectra: Spectra) -> NDArray[np.bool_]:
-        """(n_spectra,) which spectra the step is for."""
-        sources = source_names(spectra)
-        wanted = [(not self.only or bool(s & set(self.only))) and not s & set(self.skip) for s in sources]
-        return np.array(wanted, dtype=bool)
 
     def _wanted(self, observed: FloatArray, rest: FloatArray) -> list[tuple[PixelFlag, Ranges, FloatArray]]:
         wanted = [(*PRESETS[p], observed) for p in self.presets]

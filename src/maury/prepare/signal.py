@@ -11,7 +11,7 @@ from maury.errors import UsageError
 from maury.prepare.config import Ranges, check_ranges, config_of
 from maury.prepare.continuum import masked_median, within
 from maury.prepare.grid import FloatArray, meta_floats, with_meta
-from maury.spectra import Spectra
+from maury.spectra import Spectra, selected
 
 SDSS_BANDS: dict[str, tuple[float, float]] = {
     "u": (3250.0, 3850.0),
@@ -90,6 +90,11 @@ class NoiseFloor:
     Flat fields, flux calibration and models are not better than about a per cent; without a floor one very well
     exposed spectrum outweighs all others, and its chi-square means nothing.
 
+    Parameters
+    ----------
+    fraction : of the flux.
+    only, skip : file formats or instruments that the step is for, as in :class:`~maury.prepare.Mask`.
+
     Notes
     -----
     The published form takes each pixel's own flux, which makes noise-lowered pixels look more certain; ``fraction`` is
@@ -97,6 +102,8 @@ class NoiseFloor:
     """
 
     fraction: float = 0.01
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     name: ClassVar[str] = "noise_floor"
 
@@ -106,7 +113,7 @@ class NoiseFloor:
 
     def __call__(self, spectra: Spectra) -> Spectra:
         # ivar/(1 + ivar e²), not 1/(1/ivar + e²): masked pixels stay at 0, and nothing is divided by zero
-        good = spectra.ivar > 0
+        good = (spectra.ivar > 0) & selected(spectra, self.only, self.skip)[:, None]
         error = np.where(good, self.fraction * spectra.flux, 0.0).astype(np.float64)
         return spectra.with_pixels(ivar=spectra.ivar / (1.0 + spectra.ivar * error**2))
 

@@ -96,6 +96,13 @@ class ContinuumRecipe(_Strict):
     trusted: tuple[str, ...] = ()
 
 
+class PriorRecipe(_Strict):
+    """Prior of the labels from the training stars (see :mod:`maury.fit.prior`)."""
+
+    components: int = Field(default=6, ge=1)
+    broad: float = Field(default=0.05, gt=0, lt=1)
+
+
 class FitRecipe(_Strict):
     """Settings of :class:`maury.fit.ChiSquareFitter`."""
 
@@ -104,6 +111,7 @@ class FitRecipe(_Strict):
     margin: float = Field(default=0.1, ge=0)
     min_pixels: int = Field(default=50, ge=1)
     continuum: ContinuumRecipe | None = None
+    prior: PriorRecipe | None = None
 
 
 class QualityRecipe(_Strict):
@@ -235,6 +243,7 @@ def _known_keys(section: str) -> str:
         "train.regions": RegionsRecipe,
         "fit": FitRecipe,
         "fit.continuum": ContinuumRecipe,
+        "fit.prior": PriorRecipe,
         "quality": QualityRecipe,
         "errors": ErrorsRecipe,
         "validation": ValidationRecipe,

@@ -16,7 +16,9 @@ from maury.emulate.robust import student_weights
 from maury.fit.continuum import ContinuumModes
 from maury.fit.fitter import ChiSquareFitter
 from maury.fit.inferrer import EmulatorInferrer, FittedInferrer
+from maury.fit.prior import LabelPrior
 from maury.fit.regional import RegionalInferrer, kernel_weights
+from maury.labels import LabelSet
 from maury.protocols import ModelCovariance
 from maury.recipes.schema import Recipe, TrainRecipe
 from maury.spectra import Spectra
@@ -54,17 +56,21 @@ class Trainer:
         emulator = part.emulator(config, weights)
         regions = self.recipe.train.regions
         if regions is None:
-            return EmulatorInferrer(emulator, self.fitter)
+            return EmulatorInferrer(emulator, part.fitter)
         kernels = kernel_weights(emulator.labels, regions.label, regions.centres, regions.width, part.values)
         local = replace(config, order=regions.order, terms=())
         parts = [part.emulator(local, kernel if weights is None else kernel * weights) for kernel in kernels.T]
-        return RegionalInferrer(emulator, self.fitter, regions.label, regions.centres, tuple(parts))
+        return RegionalInferrer(emulator, part.fitter, regions.label, regions.centres, tuple(parts))
 
-    @property
-    def fitter(self) -> ChiSquareFitter:
+    def fitter(self, stars: IntArray) -> ChiSquareFitter:
+        """The fit's settings; the prior, if there is one, knows these stars alone."""
         fit = self.recipe.fit
+        prior = None
+        if fit.prior is not None:
+            labels = LabelSet.from_training(self.recipe.labels, self.values[stars])
+            prior = LabelPrior.from_training(labels, self.values[stars], fit.prior.components, fit.prior.broad)
         continuum = None if fit.continuum is None else ContinuumModes(**fit.continuum.model_dump())
-        return ChiSquareFitter(fit.n_starts, fit.n_candidates, fit.margin, fit.min_pixels, continuum=continuum)
+        return ChiSquareFitter(fit.n_starts, fit.n_candidates, fit.margin, fit.min_pixels, continuum=continuum, prior=prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +90,7 @@ class _Part:
         recipe = trainer.recipe
         folds = k_folds(len(stars), recipe.train.covariance.folds, _INNER_SEED)
         errors = None if trainer.errors is None or not recipe.train.label_errors else trainer.errors[stars]
-        return cls(recipe.train, recipe, trainer.spectra[stars], trainer.values[stars], errors, folds, trainer.fitter)
+        return cls(recipe.train, recipe, trainer.spectra[stars], trainer.values[stars], errors, folds, trainer.fitter(stars))
 
     def config(self) -> CannonConfig:
         """The Cannon's settings, with the L1 strength chosen where the recipe leaves it to cross-validation."""

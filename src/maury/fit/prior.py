@@ -1,0 +1,133 @@
+"""A prior on the labels: where in label space the training stars lie. An option, off by default.
+
+Stars do not fill the box of Teff, log g and [Fe/H]: giants and dwarfs lie on sequences. Where a spectrum hardly tells log g, a
+mixture of Gaussians fitted to the training labels does (MILES, cross-validation: log g scatter 0.22 -> 0.20 dex). One broad
+component keeps a share of the box open, so a star that is like none of them can still say so. The price: labels are pulled
+towards the training stars by as much as their spectra leave open, and errors are those of the posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maury.errors import UsageError
+from maury.fit.chi2 import Evaluation, Problem
+from maury.labels import LabelSet
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_ITERATIONS = 200
+_SMALLEST_VARIANCE = 0.02  # in scaled labels: a component narrower than 0.14 would follow single stars
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPrior:
+    """Mixture of Gaussians over scaled labels.
+
+    Parameters
+    ----------
+    weights : (m,) shares, sum 1.
+    means : (m, K); precisions : (m, K, K) inverse covariances.
+    """
+
+    weights: FloatArray
+    means: FloatArray
+    precisions: FloatArray
+
+    @classmethod
+    def from_training(cls, labels: LabelSet, values: ArrayLike, n_components: int = 6, broad: float = 0.05) -> LabelPrior:
+        """Fit the mixture to (n, K) training labels by expectation-maximisation from a fixed start.
+
+        Parameters
+        ----------
+        n_components : Gaussians fitted.
+        broad : share of one more Gaussian, twice as wide as the whole training set.
+
+        Raises
+        ------
+        UsageError
+            If there are fewer than ten stars per component, or ``broad`` is not between 0 and 1.
+        """
+        scaled = labels.scale(values)
+        if n_components < 1 or len(scaled) < 10 * n_components:
+            raise UsageError(
+                f"expected 1 to {len(scaled) // 10} components for {len(scaled)} stars, got {n_components}; lower it"
+            )
+        if not 0 < broad < 1:
+            raise UsageError(f"expected a share of the broad component between 0 and 1, got {broad}")
+        weights, means, covariances = _expectation_maximisation(scaled, n_components)
+        whole = np.diag(4.0 * scaled.var(axis=0))
+        return cls(
+            np.append((1.0 - broad) * weights, broad),
+            np.vstack([means, scaled.mean(axis=0)]),
+            np.linalg.inv(np.concatenate([covariances, whole[None]])),
+        )
+
+    def evaluate(self, scaled: FloatArray) -> Evaluation:
+        """-2 ln density, its half gradient and a positive half Hessian (that of the responsible components)."""
+        log_terms, offset = self._log_terms(scaled)
+        top = log_terms.max(axis=1, keepdims=True)
+        total = np.exp(log_terms - top).sum(axis=1, keepdims=True)
+        share = np.exp(log_terms - top) / total
+        pull = np.einsum("mij,nmj->nmi", self.precisions, offset)
+        density = -2.0 * (top + np.log(total))[:, 0]
+        return Evaluation(density, np.einsum("nm,nmi->ni", share, pull), np.einsum("nm,mij->nij", share, self.precisions))
+
+    def _log_terms(self, scaled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        offset = scaled[:, None, :] - self.means
+        distance = np.einsum("nmi,mij,nmj->nm", offset, self.precisions, offset, optimize=True)
+        norm = np.log(self.weights) + 0.5 * np.linalg.slogdet(self.precisions)[1]
+        return norm - 0.5 * distance, offset
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values for a model file."""
+        return {"weights": self.weights.tolist(), "means": self.means.tolist(), "precisions": self.precisions.tolist()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LabelPrior:
+        """Inverse of :meth:`to_config`."""
+        return cls(np.array(config["weights"]), np.array(config["means"]), np.array(config["precisions"]))
+
+
+class PriorProblem:
+    """A problem with the prior's -2 ln density added to its chi-square."""
+
+    def __init__(self, problem: Problem, prior: LabelPrior) -> None:
+        self.problem, self.prior = problem, prior
+        self.n_stars, self.n_labels = problem.n_stars, problem.n_labels
+
+    def chi2(self, star: IntArray, scaled: FloatArray) -> FloatArray:
+        return np.asarray(self.problem.chi2(star, scaled) + self.prior.evaluate(scaled).chi2)
+
+    def evaluate(self, star: IntArray, scaled: FloatArray) -> Evaluation:
+        data, prior = self.problem.evaluate(star, scaled), self.prior.evaluate(scaled)
+        return Evaluation(data.chi2 + prior.chi2, data.gradient + prior.gradient, data.hessian + prior.hessian)
+
+    def chi2_table(self, scaled: FloatArray) -> FloatArray:
+        return np.asarray(self.problem.chi2_table(scaled) + self.prior.evaluate(scaled).chi2)
+
+
+def _expectation_maximisation(scaled: FloatArray, m: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(m,) weights, (m, K) means and (m, K, K) covariances; starts at quantiles along the first principal axis."""
+    n, k = scaled.shape
+    centred = scaled - scaled.mean(axis=0)
+    order = np.argsort(centred @ np.linalg.svd(centred, full_matrices=False)[2][0], kind="stable")
+    groups = np.array_split(order, m)
+    means = np.stack([scaled[g].mean(axis=0) for g in groups])
+    floor = _SMALLEST_VARIANCE * np.eye(k)
+    covariances = np.stack([np.atleast_2d(np.cov(scaled[g].T)) + floor for g in groups])
+    weights = np.full(m, 1.0 / m)
+    for _ in range(_ITERATIONS):
+        log_terms, _ = LabelPrior(weights, means, np.linalg.inv(covariances))._log_terms(scaled)
+        share = np.exp(log_terms - log_terms.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        count = share.sum(axis=0) + 1e-9
+        weights, means = count / count.sum(), share.T @ scaled / count[:, None]
+        offset = scaled[:, None, :] - means
+        covariances = np.einsum("nm,nmi,nmj->mij", share, offset, offset, optimize=True) / count[:, None, None] + floor
+    return weights, means, covariances
