@@ -25,10 +25,10 @@ def data() -> Path:
 @pytest.fixture(autouse=True)
 def global_state_stays() -> Iterator[None]:
     """A test that changes numpy's error handling or its global random state fails."""
-    errors, state = np.geterr(), np.random.get_state()[1][:4].tolist()  # noqa: NPY002 - the legacy state is what is guarded
+    errors, state = np.geterr(), np.random.get_state()[1][:4].tolist()
     yield
     assert np.geterr() == errors
-    assert np.random.get_state()[1][:4].tolist() == state  # noqa: NPY002
+    assert np.random.get_state()[1][:4].tolist() == state
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -194,7 +194,7 @@ def write_lamost_files(
         ivar[bad] = 0.0
         rows = np.array([flux * counts, ivar / counts**2, wavelength, bad, bad], dtype=np.float32)
         redshift = (speed[i] + random.normal(0.0, REDSHIFT_ERROR_KM_S)) / SPEED_OF_LIGHT_KM_S
-        header = _lamost_header(name, i, redshift, _band_snr(wavelength, flux, ivar))
+        header = _lamost_header(name, i, redshift, _band_snr(np.asarray(wavelength, np.float64), flux, ivar))
         _write_fits(folder / name, rows, header)
         if progress is not None:
             progress("simulate", i + 1, len(names))

@@ -17,7 +17,9 @@ from maury.store import load_model, read_model_file
 
 
 def maury(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "maury", *words], cwd=cwd, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        [sys.executable, "-m", "maury", *words], cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+    )
 
 
 @pytest.fixture(scope="module")

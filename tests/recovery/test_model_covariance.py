@@ -225,7 +225,7 @@ class TestRegionOfTraining:
 
     def test_a_hole_between_sequences_is_outside_of_the_hull_only_if_it_is(self) -> None:
         rng = np.random.default_rng(23)
-        labels, values = label_set(rng)
+        _, values = label_set(rng)
         diagonal = values[np.abs((values[:, 0] - 4000) / 3000 - (values[:, 1] - 1) / 4) < 0.1]
         region = TrainingRegion.from_training(LabelSet.from_training(LABELS, diagonal), diagonal)
         corner = np.array([[6900.0, 1.3]])  # each label in its range, together far from every star

@@ -114,7 +114,7 @@ class PriorProblem:
 
 def _expectation_maximisation(scaled: FloatArray, m: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(m,) weights, (m, K) means and (m, K, K) covariances; starts at quantiles along the first principal axis."""
-    n, k = scaled.shape
+    k = scaled.shape[1]
     centred = scaled - scaled.mean(axis=0)
     order = np.argsort(centred @ np.linalg.svd(centred, full_matrices=False)[2][0], kind="stable")
     groups = np.array_split(order, m)
@@ -123,7 +123,7 @@ def _expectation_maximisation(scaled: FloatArray, m: int) -> tuple[FloatArray, F
     covariances = np.stack([np.atleast_2d(np.cov(scaled[g].T)) + floor for g in groups])
     weights = np.full(m, 1.0 / m)
     for _ in range(_ITERATIONS):
-        log_terms, _ = LabelPrior(weights, means, np.linalg.inv(covariances))._log_terms(scaled)
+        log_terms, _ = LabelPrior(weights, means, np.asarray(np.linalg.inv(covariances), np.float64))._log_terms(scaled)
         share = np.exp(log_terms - log_terms.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         count = share.sum(axis=0) + 1e-9

@@ -12,7 +12,6 @@ number of pixels in the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -48,7 +47,8 @@ class Degrade:
         in Å, interpolated linearly. Exactly one.
     native_resolving_power, native_fwhm, native_table : what the spectra have; at most one. Where none is given,
         ``native`` is asked for the spectrum's format and instrument, then its meta columns ``resolving_power`` and ``fwhm``.
-    native : per file format or instrument (meta ``format``, ``instrument``), e.g. ``{"lamost": {"resolving_power": 1800.0}}``; wins over meta.
+    native : per file format or instrument (meta ``format``, ``instrument``), e.g. ``{"lamost": {"resolving_power": 1800.0}}``;
+        wins over meta.
     allow_sharper : by which part of itself the native FWHM may exceed the target's (0.05 is five per cent); such
         pixels stay as they are. Beyond it the spectrum is refused: nothing is ever deconvolved.
     min_good : the part of the kernel that must fall on good pixels.
@@ -130,8 +130,8 @@ class Degrade:
         if np.isfinite(width) and width > 0:
             return Lsf(fwhm=float(width))
         raise UsageError(
-            f"expected the native resolution of {name} ({', '.join(sorted(sources)) or 'unknown instrument'}), got none in its meta; "
-            "give native_resolving_power, native_fwhm, or native for its format"
+            f"expected the native resolution of {name} ({', '.join(sorted(sources)) or 'unknown instrument'}), got none in its "
+            "meta; give native_resolving_power, native_fwhm, or native for its format"
         )
 
 

@@ -146,5 +146,5 @@ def _provenance(recipe: Recipe, training_set: TrainingSet, scores: list[LabelMet
         n_training_spectra=len(training_set),
         n_left_out=len(training_set.left_out),
         condition_number=condition,
-        scores=[{k: v for k, v in asdict(row).items() if v == v} for row in scores],
+        scores=[{k: v for k, v in asdict(row).items() if not isinstance(v, float) or np.isfinite(v)} for row in scores],
     )
