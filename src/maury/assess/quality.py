@@ -61,7 +61,16 @@ there; here they stay in the table with FAILED or NEGATIVE_LABEL."""
 
 
 def signal_to_noise(estimates: LabelEstimates, column: str) -> NDArray[np.float64]:
-    """(n,) a signal-to-noise column of the estimates' meta; NaN where it is missing."""
+    """(n,) a signal-to-noise column of the estimates' meta; NaN where it is missing.
+
+    ``snr_sum`` is the sum of the survey's values for u, g, r, i and z (Galgano+2020, Sect. 2.1.2).
+    """
+    if column == "snr_sum" and column not in estimates.meta.colnames:
+        return np.asarray(sum(_meta_numbers(estimates, f"snr_{band}") for band in "ugriz"), dtype=np.float64)
+    return _meta_numbers(estimates, column)
+
+
+def _meta_numbers(estimates: LabelEstimates, column: str) -> NDArray[np.float64]:
     if column not in estimates.meta.colnames:
         return np.full(len(estimates), np.nan)
     values = np.ma.MaskedArray(estimates.meta[column], dtype=np.float64)

@@ -124,13 +124,13 @@ def _yaml_lines(table: Table, foreign: list[str]) -> list[str]:
             "meta": dict(table[name].meta),
         }
         lines.append(f"- {json.dumps(entry)}")  # JSON is YAML
-    if foreign:
-        lines += ["meta:", "  __serialized_columns__:"]
-        for name in foreign:
-            unit = json.dumps(str(table[name].unit))
-            lines.append(f"    {json.dumps(name)}:")
-            lines.append(f"      {{__class__: astropy.table.column.MaskedColumn, unit: {unit},")
-            lines.append(f"        data: !astropy.table.SerializedColumn {{name: {json.dumps(name)}}}}}")
+    # astropy asks for "meta" whether or not a column is listed in it
+    lines += ["meta:", "  __serialized_columns__:"] if foreign else ["meta: {}"]
+    for name in foreign:
+        unit = json.dumps(str(table[name].unit))
+        lines.append(f"    {json.dumps(name)}:")
+        lines.append(f"      {{__class__: astropy.table.column.MaskedColumn, unit: {unit},")
+        lines.append(f"        data: !astropy.table.SerializedColumn {{name: {json.dumps(name)}}}}}")
     lines.append("--END-ASTROPY-SERIALIZED-COLUMNS--")
     cards = []
     for line in lines:  # longer lines go on in the next card after a backslash in column 71
