@@ -22,7 +22,8 @@ class ModelCovariance:
 
     Parameters
     ----------
-    diagonal : (n_pixels,), the variance that is independent between pixels (The Cannon's s^2).
+    diagonal : (n_pixels,), the variance that is independent between pixels (The Cannon's s^2). Infinite where the model
+        knows nothing (too few training stars had that pixel): such pixels take no part in a fit.
     factors : (n_pixels, k) or None: correlated residuals, low rank. The fit uses both by the Woodbury identity.
     """
 
@@ -30,10 +31,15 @@ class ModelCovariance:
     factors: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        if self.diagonal.ndim != 1 or not np.isfinite(self.diagonal).all() or (self.diagonal < 0).any():
-            raise UsageError("expected a finite non-negative variance per pixel as the diagonal of a model covariance")
+        if self.diagonal.ndim != 1 or np.isnan(self.diagonal).any() or (self.diagonal < 0).any():
+            raise UsageError("expected a variance >= 0 per pixel (infinite where unknown) as the diagonal of a model covariance")
         if self.factors is not None and (self.factors.ndim != 2 or len(self.factors) != len(self.diagonal)):
             raise UsageError(f"expected covariance factors of shape ({len(self.diagonal)}, k), got {self.factors.shape}")
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(n_pixels,) where the model knows anything."""
+        return np.isfinite(self.diagonal)
 
     @property
     def rank(self) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from maury.estimates import LabelEstimates
     from maury.model import Model
     from maury.read import ReadResult
-    from maury.spectra import Medium
+    from maury.spectra import Medium, Spectra
 
 
 def infer(
@@ -105,27 +105,53 @@ def _with_velocities(result: ReadResult, path: Path) -> ReadResult:
 
 
 def _plots(table: Any, model: Model, result: ReadResult, estimates: LabelEstimates, folder: Path) -> None:
-    import numpy as np
-
     from maury.report.figures import kiel_diagram
-    from maury.report.fit_figure import fit_example
     from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     if {"teff", "logg"} <= set(table.colnames):
         save_figure(kiel_diagram(table), folder / "kiel.png")
     prepared = model.preparation.prepare_each(result.spectra).spectra if result.spectra else None
-    if prepared is None:
+    if prepared is not None:
+        _fit_plot(prepared, model, estimates, folder / "fit.png")
+
+
+def _fit_plot(prepared: Spectra, model: Model, estimates: LabelEstimates, path: Path) -> None:
+    """The best exposed star without flag (or, if all have one, with the fewest) and its fit."""
+    import numpy as np
+
+    from maury.report.fit_figure import fit_example
+    from maury.report.style import save_figure
+
+    row_of = {name: i for i, name in enumerate(estimates.ids.tolist())}
+    rows = np.array([row_of[name] for name in prepared.ids.tolist()])
+    fitted = np.isfinite(estimates.chi2[rows])
+    if not fitted.any():
         return
-    rows = {name: i for i, name in enumerate(estimates.ids.tolist())}
-    good = [(i, rows[name]) for i, name in enumerate(prepared.ids.tolist()) if np.isfinite(estimates.chi2[rows[name]])]
-    if good:
-        i, row = good[0]
-        flux = model.inferrer.emulator.predict_flux(estimates.values[row : row + 1])[0]
-        figure = fit_example(
-            prepared.wavelength, prepared.flux[i], prepared.ivar[i], flux, medium=prepared.medium, title=str(prepared.ids[i])
-        )
-        save_figure(figure, folder / "fit.png")
+    clean = fitted & (estimates.flag[rows] == 0)
+    snr = np.where(clean if clean.any() else fitted, np.nan_to_num(np.array(prepared.meta["snr"], dtype=float)), -1.0)
+    best = int(np.argmax(snr))
+    row, star = rows[best], prepared[best : best + 1]
+    emulator, modes = model.inferrer.emulator, model.inferrer.fitter.continuum
+    values = estimates.values[row : row + 1]
+    flux = emulator.predict_flux(values) if modes is None else modes.fitted(star, emulator, values)
+    known = emulator.model_covariance.known
+    label_lines = [f"{n} {v:.4g} ± {e:.2g} {u}" for n, v, e, u in _labels_of(estimates, row)]
+    figure = fit_example(
+        star.wavelength,
+        star.flux[0],
+        np.where(known, star.ivar[0], 0.0),
+        np.where(known, flux[0], np.nan),
+        medium=star.medium,
+        title=f"{star.ids[0]}, S/N {snr[best]:.0f} per pixel",
+        text="\n".join(label_lines),
+    )
+    save_figure(figure, path)
+
+
+def _labels_of(estimates: LabelEstimates, row: int) -> list[tuple[str, float, float, str]]:
+    labels = estimates.labels
+    return list(zip(labels.names, estimates.values[row], estimates.errors[row], labels.units, strict=True))
 
 
 def _print(console: Console, estimates: LabelEstimates, output: Path) -> None:

@@ -199,7 +199,14 @@ def train_cannon(
         if progress is not None:
             progress(block.stop, spectra.n_pixels)
     wavelength = np.array(spectra.wavelength, dtype=np.float64)
+    if config.ivar_floor == 0:  # with the published floor masked pixels count as (poor) measurements
+        variance[~covered(spectra)] = np.inf
     return CannonEmulator(label_set, wavelength, coefficients, ModelCovariance(variance), polynomial)
+
+
+def covered(spectra: Spectra) -> NDArray[np.bool_]:
+    """(n_pixels,) pixels that at least half of the training stars have: elsewhere a model is an extrapolation from a few."""
+    return np.asarray(2 * np.count_nonzero(spectra.ivar > 0, axis=0) >= len(spectra))
 
 
 def condition_number(labels: LabelSet, values: ArrayLike, polynomial: PolynomialTerms) -> float:
@@ -213,7 +220,7 @@ def condition_number(labels: LabelSet, values: ArrayLike, polynomial: Polynomial
 def training_objective(emulator: CannonEmulator, spectra: Spectra, values: ArrayLike) -> FloatArray:
     """(n_pixels,) the objective of METHODS 0.5 (no penalties) of a trained Cannon on a training set."""
     residual = spectra.flux - emulator.predict_flux(np.asarray(values, dtype=float))
-    good = spectra.ivar > 0
+    good = (spectra.ivar > 0) & emulator.model_covariance.known
     with np.errstate(divide="ignore"):
         variance = np.where(good, 1.0 / spectra.ivar + emulator.model_covariance.diagonal, 1.0)
     return np.asarray(np.where(good, residual**2 / variance + np.log(variance), 0.0).sum(axis=0))

@@ -88,12 +88,14 @@ def low_rank_covariance(
     clipped = _clip(residuals, good, clip) * np.sqrt(star)[:, None]
     noise = star @ np.where(good, 1.0 / np.where(good, weight, 1.0), 0.0) / count
     variance = (clipped**2).sum(axis=0) / count
+    known = 2 * np.count_nonzero(good, axis=0) >= n  # as in train_cannon: elsewhere the model knows nothing
     if rank == 0:
-        return ModelCovariance(inflation * np.maximum(variance - noise, 1e-12 * variance + 1e-300))
+        return ModelCovariance(np.where(known, inflation * np.maximum(variance - noise, 1e-12 * variance + 1e-300), np.inf))
     factors = _leading_factors(clipped * np.sqrt(n / count), variance, noise, rank)
     rest = variance - noise - (factors**2).sum(axis=1)
     # a pixel never becomes perfectly known: keep a hundredth of its residual variance as independent
-    return ModelCovariance(inflation * np.maximum(rest, 0.01 * variance + 1e-300), factors)
+    diagonal = np.where(known, inflation * np.maximum(rest, 0.01 * variance + 1e-300), np.inf)
+    return ModelCovariance(diagonal, np.where(known[:, None], factors, 0.0))
 
 
 def _leading_factors(filled: FloatArray, variance: FloatArray, noise: FloatArray, rank: int) -> FloatArray:

@@ -56,19 +56,24 @@ class Problem(Protocol):
 
 
 def inverse_variance(spectra: Spectra, covariance: ModelCovariance) -> FloatArray:
-    """(n, n_pixels) D^-1: 1/(1/ivar + diagonal), 0 for masked pixels."""
+    """(n, n_pixels) D^-1: 1/(1/ivar + diagonal), 0 for masked pixels and those the model does not know."""
     return _weight(spectra.ivar, covariance.diagonal)
 
 
 def _weight(ivar: NDArray[Any], diagonal: FloatArray) -> FloatArray:
-    weight = np.multiply(ivar, diagonal, dtype=np.float64)
+    known = np.isfinite(diagonal)
+    weight = np.multiply(ivar, np.where(known, diagonal, 0.0), dtype=np.float64)
     weight += 1.0
-    return np.asarray(np.divide(ivar, weight, out=weight))
+    np.divide(ivar, weight, out=weight)
+    if not known.all():
+        weight[:, ~known] = 0.0
+    return np.asarray(weight)
 
 
-def usable_pixels(spectra: Spectra) -> IntArray:
-    """(n,) number of pixels with weight."""
-    return np.array([np.count_nonzero(row) for row in spectra.ivar > 0], dtype=np.int64)  # per row: numpy's fast path
+def usable_pixels(spectra: Spectra, covariance: ModelCovariance) -> IntArray:
+    """(n,) number of pixels with weight that the model knows."""
+    used = (spectra.ivar > 0) & covariance.known
+    return np.array([np.count_nonzero(row) for row in used], dtype=np.int64)  # per row: numpy's fast path
 
 
 class TermProblem:

@@ -55,3 +55,26 @@ class ContinuumModes:
         covariance = emulator.model_covariance
         factors = modes if covariance.factors is None else np.hstack([covariance.factors, modes])
         return emulator.with_covariance(ModelCovariance(covariance.diagonal, factors))
+
+    def fitted(self, spectra: Spectra, emulator: Emulator, values: FloatArray) -> FloatArray:
+        """(n, n_pixels) the emulator's flux at (n, K) labels plus the modes each spectrum asks for; for figures.
+
+        The most probable modes given the residual r: B (I + B' C^-1 B)^-1 B' C^-1 r, with C of emulator and noise.
+        """
+        flux = emulator.predict_flux(values)
+        out = np.array(flux)
+        covariance = emulator.model_covariance
+        rank = covariance.rank
+        for row in np.flatnonzero(self.needed(spectra)):
+            modes = self.extend(emulator).model_covariance.factors
+            used = (spectra.ivar[row] > 0) & covariance.known
+            if modes is None or not used.any():
+                continue
+            dense = np.diag(1.0 / spectra.ivar[row, used] + covariance.diagonal[used])
+            if covariance.factors is not None:
+                dense += covariance.factors[used] @ covariance.factors[used].T
+            basis = modes[:, rank:]
+            solved = np.linalg.solve(dense, np.column_stack([basis[used], (spectra.flux[row] - flux[row])[used]]))
+            inner = np.eye(basis.shape[1]) + basis[used].T @ solved[:, :-1]
+            out[row] += basis @ np.linalg.solve(inner, basis[used].T @ solved[:, -1])
+        return out

@@ -116,7 +116,7 @@ class ChiSquareFitter:
         return corners[0] - self.margin * width, corners[1] + self.margin * width
 
     def _fit_block(self, spectra: Spectra, emulator: Emulator, start: FloatArray | None) -> LabelEstimates:
-        n_pixels = usable_pixels(spectra)
+        n_pixels = usable_pixels(spectra, emulator.model_covariance)
         fit = np.flatnonzero(n_pixels >= self.min_pixels)
         estimates = LabelEstimates.missing(
             emulator.labels,
