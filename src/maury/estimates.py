@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maury.errors import UsageError
 from maury.flags import FitStatus
 from maury.labels import LabelSet
+from maury.spectra import stack_tables
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -135,8 +136,6 @@ class LabelEstimates:
     @staticmethod
     def concatenate(parts: Sequence[LabelEstimates]) -> LabelEstimates:
         """One object from several of the same label set."""
-        from astropy.table import vstack
-
         if not parts:
             raise UsageError("expected at least one set of estimates, got none")
         if len(parts) == 1:
@@ -148,11 +147,12 @@ class LabelEstimates:
         def join(name: str) -> Any:
             return np.concatenate([getattr(part, name) for part in parts])
 
-        raw = None
-        raw_covariance = None
-        if any(part.raw_values is not None for part in parts):
-            raw = np.concatenate([p.values if p.raw_values is None else p.raw_values for p in parts])
-            raw_covariance = np.concatenate([p.covariance if p.raw_covariance is None else p.raw_covariance for p in parts])
+        def join_raw(raw_name: str, name: str) -> Any:
+            """The raw field, where a part was not calibrated the final one; None if no part was."""
+            if all(getattr(part, raw_name) is None for part in parts):
+                return None
+            return np.concatenate([getattr(p, name if getattr(p, raw_name) is None else raw_name) for p in parts])
+
         return LabelEstimates(
             first.labels,
             join("ids"),
@@ -164,7 +164,7 @@ class LabelEstimates:
             join("flag"),
             join("label_flags"),
             tuple(r for part in parts for r in part.reason),
-            vstack([part.meta for part in parts], join_type="outer", metadata_conflicts="silent"),
-            raw,
-            raw_covariance,
+            stack_tables([part.meta for part in parts]),
+            join_raw("raw_values", "values"),
+            join_raw("raw_covariance", "covariance"),
         )

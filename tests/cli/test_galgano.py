@@ -118,7 +118,7 @@ def test_errors_are_those_of_table_2(catalogue: Table) -> None:
     row = row_of(catalogue, f"spec-{N_TRAIN:03d}.fits")
     assert row["e_teff"] == pytest.approx(98.98, abs=0.05)  # 2.594e-3 X^2 - 0.942 X + 174.639 at X = 119.9: METHODS 5
     assert row["e_radius"] == pytest.approx(0.0493, abs=2e-4)
-
+    assert 0 < row["e_raw_teff"] < row["e_teff"]
 
 
 def test_low_signal_is_flagged(catalogue: Table) -> None:

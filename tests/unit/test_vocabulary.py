@@ -161,6 +161,14 @@ class TestEstimates:
         assert flagged.flag.tolist() == [int(ResultFlag.AT_BOUND), 0]
         assert e.flag.tolist() == [0, 0]
 
+    def test_raw_errors_survive_joining_and_selecting(self) -> None:
+        e = LabelEstimates.missing(label_set(), ["a"], [""], Table({"file": ["f"]}), 0)
+        calibrated = e.with_(covariance=np.full((1, 3, 3), 4.0), raw_covariance=np.full((1, 3, 3), 1.0))
+        joined = LabelEstimates.concatenate([e.with_(covariance=np.full((1, 3, 3), 9.0)), calibrated])[[1, 0]]
+        assert joined.raw_covariance is not None
+        assert joined.raw_covariance[:, 0, 0].tolist() == [1.0, 9.0]
+        assert joined.raw_values is None
+
     def test_shapes_are_checked(self) -> None:
         e = LabelEstimates.missing(label_set(), ["a"], [""], Table({"file": ["f"]}), 0)
         with pytest.raises(UsageError, match="expected chi2 of shape"):
