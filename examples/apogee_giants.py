@@ -22,8 +22,6 @@ from maury.train.splits import k_folds
 LABELS = (make_label("teff", "K"), make_label("logg", "dex"), make_label("m_h", "dex"))
 PUBLISHED_TERMS = ("teff^4", "teff^3", "teff^2", "teff", "logg^3", "logg^2", "logg")
 PUBLISHED_TERMS += ("teff*logg", "teff*m_h", "logg*m_h", "m_h", "m_h^2")  # after the constant, in the order of the file
-    ["1", "teff^4", "teff^3", "teff^2", "teff", "logg^3", "logg^2", "logg", "teff*logg", "teff*m_h", "logg*m_h", "m_h", "m_h^2"]  # the order of the file
-)
 PUBLISHED_POWERS = [(0, 0, 0), (4, 0, 0), (3, 0, 0), (2, 0, 0), (1, 0, 0), (0, 3, 0), (0, 2, 0), (0, 1, 0)]
 PUBLISHED_POWERS += [(1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 0, 1), (0, 0, 2)]
 
