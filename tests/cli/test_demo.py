@@ -12,9 +12,11 @@ import pytest
 from astropy.table import Table
 
 import maury
+from maury.assess.calibration import SnrErrorModel
 from maury.catalogue import read_catalogue
 from maury.errors import ModelFileError, UsageError
 from maury.flags import FitStatus, ResultFlag
+from maury.recipes import load_recipe, parse_recipe, run_recipe
 from maury.store import read_model_file, write_model_file
 
 
@@ -82,6 +84,19 @@ def model(demo: Path) -> maury.Model:
 @pytest.fixture(scope="module")
 def spectra(demo: Path) -> list[maury.Spectra]:
     return maury.read_files(files_of(demo)[:12]).spectra
+
+
+def test_errors_as_a_polynomial_of_snr(demo: Path) -> None:
+    recipe = load_recipe("demo").model_dump(mode="json")
+    recipe["errors"] = {"model": "snr", "snr_column": "snr", "stars_per_bin": 40}
+    run = run_recipe(parse_recipe(recipe, "test"), demo)
+    model = run.model.error_model
+    assert isinstance(model, SnrErrorModel)
+    assert run.held_out is not None
+    assert run.held_out.raw_covariance is not None
+    low, high = model.sigma([20.0, 100.0])
+    assert (low >= high).all()  # no label gets worse with more signal
+    assert 0.6 < next(row for row in run.scores if row.label == "teff").pull_scatter < 1.5
 
 
 class TestModel:

@@ -113,7 +113,7 @@ def _error_model(recipe: Recipe, training_set: TrainingSet, held_out: LabelEstim
     residual = (held_out.values - training_set.values)[used]
     snr = signal_to_noise(held_out, recipe.errors.snr_column)[used]
     if kind == "snr":
-        bins = max(3, round(len(residual) / recipe.errors.stars_per_bin))
+        bins = max(4, round(len(residual) / recipe.errors.stars_per_bin))
         return fit_snr_error_model(residual, snr, held_out.labels, n_bins=bins, snr_column=recipe.errors.snr_column)
     return fit_error_inflation(residual, held_out.errors[used], held_out.labels)
 
