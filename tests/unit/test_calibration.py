@@ -236,3 +236,13 @@ def test_equal_formal_errors_give_a_pure_scale() -> None:
     model = fit_error_inflation(residuals, np.full((500, 2), 10.0), LABELS)
     assert model.floor == (0.0, 0.0)
     np.testing.assert_allclose(model.scale, 3.0, rtol=0.15)
+
+
+def test_a_noisy_star_keeps_its_own_error() -> None:
+    # stars of one S/N with errors of labels on top: a constant would describe them, and be wrong for a star of ten times the noise
+    rng = np.random.default_rng(77)
+    formal = np.full((600, 2), 30.0) * rng.uniform(0.9, 1.1, (600, 2))
+    residuals = rng.normal(size=formal.shape) * np.hypot(formal, 60.0)
+    model = fit_error_inflation(residuals, formal, LABELS)
+    assert (model.sigma(np.full((1, 2), 300.0)) >= 300.0).all()
+    np.testing.assert_allclose(model.floor, 60.0, rtol=0.15)

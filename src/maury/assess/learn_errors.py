@@ -119,7 +119,8 @@ def fit_error_inflation(
 
     Along the line of all ratios floor : scale, each pair is normalised so that the pulls have robust standard deviation 1
     (1.4826 times the median |pull|, about zero: a bias is an error too); the ratio of largest Student likelihood
-    (5 degrees of freedom, so that wild stars do not set the floor) is taken.
+    (5 degrees of freedom, so that wild stars do not set the floor) is taken. The scale is at least 1 where there is a floor:
+    an error never gets smaller than the noise of its own spectrum makes it.
 
     Parameters
     ----------
@@ -155,13 +156,17 @@ def fit_error_inflation(
 
 
 def _fit_scale_and_floor(residual: FloatArray, formal: FloatArray) -> tuple[float, float]:
-    """(scale, floor) for |residual| (n,) and formal errors (n,) of one label."""
+    """(scale, floor) for |residual| (n,) and formal errors (n,) of one label.
+
+    With a floor the scale is at least 1: training stars have much the same signal-to-noise ratio, so their residuals alone
+    could be described by a constant; a star with ten times the noise would then get their error.
+    """
     typical = float(np.median(formal))
     best, best_cost = (1.0, 0.0), np.inf
     for angle in np.linspace(0.0, np.pi / 2.0, 361):  # 0 is a pure scale, pi/2 a pure floor
         shape = np.hypot(formal * np.cos(angle), typical * np.sin(angle))
         factor = ROBUST_SIGMA_PER_MAD * float(np.median(residual / shape))
-        if not factor > 0:
+        if not factor > 0 or (angle > 0 and factor * np.cos(angle) < 1.0):
             continue
         squared = (residual / (factor * shape)) ** 2
         tail = 0.5 * (_STUDENT_DEGREES + 1.0) * np.log1p(squared / _STUDENT_DEGREES)
