@@ -239,7 +239,7 @@ def test_equal_formal_errors_give_a_pure_scale() -> None:
 
 
 def test_a_noisy_star_keeps_its_own_error() -> None:
-    # stars of one S/N with errors of labels on top: a constant would describe them, and be wrong for a star of ten times the noise
+    # stars of one S/N with label errors on top: a constant would describe them, and be wrong for one of ten times the noise
     rng = np.random.default_rng(77)
     formal = np.full((600, 2), 30.0) * rng.uniform(0.9, 1.1, (600, 2))
     residuals = rng.normal(size=formal.shape) * np.hypot(formal, 60.0)
