@@ -128,13 +128,15 @@ def make_survey(folder: Path, progress: Progress | None = None, *, n_stars: int 
     random = np.random.default_rng(seed)
     values = np.vstack([_mini_survey_labels(n_stars, random), _OUTLIER])
     names = [f"spec-55862-DEMO_sp01-{i + 1:03d}.fits" for i in range(n_stars)] + [OUTLIER_FILE]
-    snr = np.r_[np.exp(random.normal(np.log(60.0), 0.5, n_stars)).clip(15.0, 250.0), 80.0]
+    half = n_stars // 2
+    # training stars are bright, as surveys choose them: noise in the coefficients pulls labels of other stars to the middle
+    typical = np.where(np.arange(n_stars) < half, 150.0, 60.0)
+    snr = np.r_[(typical * np.exp(random.normal(0.0, 0.4, n_stars))).clip(20.0, 400.0), 80.0]
     velocity = random.normal(-10.0, 45.0, n_stars + 1)
     write_lamost_files(
         spectra, names, AnalyticSpectra(LABELS), values, snr=snr, velocity=velocity, random=random, progress=progress
     )
     (spectra / BROKEN_FILE).write_bytes((spectra / names[-2]).read_bytes()[:20_000])
-    half = n_stars // 2
     _write_labels(folder / "labels.csv", names[:half], values[:half])
     return _write_labels(folder / "truth.csv", [*names[half:], BROKEN_FILE], np.vstack([values[half:], np.full(3, np.nan)]))
 

@@ -32,6 +32,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "gaussian": {},
     "gaussian-code": {"variant": "code", "weights": "uniform", "length": 20.0},
     "polynomial": {"degree": 3},
+    "reject_slope": {"minimum": -40.0, "start": 5050.0, "stop": 5550.0},
     "scale": {"ranges": [[5100.0, 5200.0], [5300.0, 5400.0]]},
     "crop": {"start": 5100.0, "stop": 5500.0},
     "noise_floor": {},

@@ -9,6 +9,7 @@ In the order in which they usually stand in a recipe::
     resample             resample.py     rest frame and common grid in one flux-conserving step (arithmetic: rebin.py)
     running_median, gaussian, scale      continuum.py   (running medians: median.py)
     polynomial           polynomial.py   upper envelope
+    reject_slope         slope.py        spectra whose continuum falls steeper than any star's
     crop, noise_floor, measure_snr       signal.py
     fill_masked          masking.py      only to reproduce published codes
 
@@ -23,6 +24,7 @@ from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.preparation import STEPS, Failure, Preparation, PreparedResult, Source
 from maury.prepare.resample import Resample
 from maury.prepare.signal import SDSS_BANDS, Crop, MeasureSnr, NoiseFloor, snr, snr_bands, snr_sum
+from maury.prepare.slope import RejectSlope
 
 __all__ = [
     "SDSS_BANDS",
@@ -38,6 +40,7 @@ __all__ = [
     "PolynomialContinuum",
     "Preparation",
     "PreparedResult",
+    "RejectSlope",
     "RejectSpikes",
     "Resample",
     "RunningMedian",

@@ -19,6 +19,7 @@ from maury.prepare.masking import FillMasked, Mask, RejectSpikes
 from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.resample import Resample
 from maury.prepare.signal import Crop, MeasureSnr, NoiseFloor
+from maury.prepare.slope import RejectSlope
 from maury.protocols import Step
 from maury.spectra import Spectra
 
@@ -34,6 +35,7 @@ STEPS: dict[str, type[Any]] = {
         RunningMedian,
         GaussianContinuum,
         PolynomialContinuum,
+        RejectSlope,
         Scale,
         Crop,
         NoiseFloor,

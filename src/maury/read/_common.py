@@ -19,7 +19,8 @@ from maury.spectra import Frame, Medium, Spectra
 MaskBits = Mapping[int, PixelFlag]
 """A survey's mask: bit number -> our flag."""
 
-MAX_WAVELENGTH = 1e9  # Å, 10 cm: any "spectrum" beyond comes from a damaged number
+MIN_WAVELENGTH, MAX_WAVELENGTH = 10.0, 1e9
+"""Å. Outside lie X-rays and radio, log10 wavelengths taken for wavelengths, and damaged numbers: refused, not repaired."""
 _MISSING_REDSHIFT = -9.0  # LAMOST and SDSS write -9999 (or -9) for "none"; no star recedes at 9 c
 
 
@@ -179,9 +180,9 @@ def check_wavelength(wavelength: ArrayLike) -> tuple[NDArray[np.float64], slice]
         )
     order = slice(None, None, -1) if wave[0] > wave[-1] else slice(None)
     wave = wave[order]
-    if wave[0] <= 0 or wave[-1] > MAX_WAVELENGTH:
+    if wave[0] < MIN_WAVELENGTH or wave[-1] > MAX_WAVELENGTH:
         raise ReadError(
-            f"expected wavelengths above 0 and below 10 cm, got {wave[0]:g} to {wave[-1]:g} Å; check the axis and its unit"
+            f"expected wavelengths between 10 Å and 10 cm, got {wave[0]:g} to {wave[-1]:g} Å; check the axis and its unit"
         )
     backwards = int((np.diff(wave) <= 0).sum())
     if backwards:

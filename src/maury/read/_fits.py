@@ -339,6 +339,8 @@ def _read_unit(view: memoryview, start: int, data_start: int, header: Header, in
         raise ReadError(
             f"expected {size} bytes in extension {index}, but {missing} are missing: the file is truncated; fetch it again"
         )
+    if extension == "BINTABLE" and n_axes != 2:
+        raise ReadError(f"expected a table of 2 axes in extension {index}, got {n_axes}: the header is damaged; fetch it again")
     kind = "image" if index == 0 or extension == "IMAGE" else "table" if extension in ("BINTABLE", "A3DTABLE") else "other"
     shape = tuple(reversed(axes))
     if kind == "table" and header.get("ZIMAGE") is True:

@@ -103,13 +103,16 @@ def _load(file: Path) -> memoryview:
 def _unpack(content: memoryview) -> bytes:
     import io
 
+    limit = min(MAX_UNPACKED, 256 * 1024**2 + 50 * len(content))  # spectra shrink by 2 to 10; beyond 50 it is a gzip bomb
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            unpacked = stream.read(MAX_UNPACKED + 1)
+            unpacked = stream.read(limit + 1)
     except (OSError, EOFError, zlib.error):
         raise ReadError("expected a whole gzip file, got a truncated or damaged one; fetch it again") from None
-    if len(unpacked) > MAX_UNPACKED:
-        raise ReadError("expected a gzip file of at most 8 GiB unpacked, got more; unpack it and read it uncompressed")
+    if len(unpacked) > limit:
+        raise ReadError(
+            f"expected a gzip file of at most {limit >> 20} MiB unpacked, got more; unpack it and read it uncompressed"
+        )
     if not unpacked:
         raise ReadError("expected a spectrum, got a gzip file of nothing (0 bytes); fetch it again")
     return unpacked

@@ -57,8 +57,8 @@ def _extension(source: Source, name: str) -> Hdu:
 def _read_arm(source: Source, arm: str) -> Spectra:
     wavelength = _extension(source, f"{arm}_WAVELENGTH").image()
     flux = _extension(source, f"{arm}_FLUX").image()
-    mask_hdu = source.named(f"{arm}_MASK")
-    if flux.ndim != 2 or wavelength.ndim != 1 or (mask_hdu is not None and mask_hdu.shape != flux.shape):
+    mask = _extension(source, f"{arm}_MASK")  # every DESI file has one: without it the file was cut short between extensions
+    if flux.ndim != 2 or wavelength.ndim != 1 or mask.shape != flux.shape:  # before decompressing it
         raise ReadError(f"expected {arm}_FLUX and {arm}_MASK as (targets, pixels), got {flux.shape}; fetch the file again")
     n = len(flux)
     return build(
@@ -69,7 +69,7 @@ def _read_arm(source: Source, arm: str) -> Spectra:
         medium="vacuum",
         frame="observed",
         instrument="DESI",
-        mask=None if mask_hdu is None else translate_mask(mask_hdu.image(), SPECMASK),
+        mask=translate_mask(mask.image(), SPECMASK),
         fwhm=_fwhm(source.named(f"{arm}_RESOLUTION"), wavelength),
         suffixes=[f"#{row}-{arm.lower()}" for row in range(n)],
         meta={**_targets(source, n), "velocity_frame": "barycentric", "arm": arm.lower()},
