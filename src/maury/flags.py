@@ -93,6 +93,7 @@ class ResultFlag(IntFlag):
     UNCONSTRAINED = 1 << 12
     ERROR_EXTRAPOLATED = 1 << 13
     WRONG_DOMAIN = 1 << 14
+    THIN_TRAINING = 1 << 15
 
 
 RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
@@ -109,8 +110,9 @@ RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
     ResultFlag.NO_VELOCITY: "no radial velocity was given; the spectrum was taken as it is",
     ResultFlag.NEGATIVE_LABEL: "a label that must be positive came out negative",
     ResultFlag.UNCONSTRAINED: "the spectrum hardly constrains this label (error comparable to the training range)",
-    ResultFlag.ERROR_EXTRAPOLATED: "the error model was calibrated at other signal-to-noise ratios",
+    ResultFlag.ERROR_EXTRAPOLATED: "the error model was calibrated at other labels or signal-to-noise ratios",
     ResultFlag.WRONG_DOMAIN: "the spectrum covers too little of the model's wavelength range",
+    ResultFlag.THIN_TRAINING: "few training stars near these labels",
 }
 
 

@@ -32,7 +32,7 @@ class Model:
     ----------
     preparation : steps from a raw spectrum to one the inferrer understands.
     inferrer : prepared spectra -> labels.
-    region : label space filled by the training stars (sets OUTSIDE_TRAINING), or None.
+    region : label space filled by the training stars (sets OUTSIDE_TRAINING, THIN_TRAINING), or None.
     cuts : limits that set flags.
     error_model : calibration of errors, or None to leave them formal.
     provenance : recipe, data, versions, scores: plain values for people, not for the computation.

@@ -240,4 +240,4 @@ class TestRegionOfTraining:
 
         estimates = LabelEstimates.missing(labels, ["a", "b"], ["", ""], Table({"file": ["f", "g"]}), 0)
         estimates = estimates.with_(values=np.array([[9000.0, 3.0], [np.nan, np.nan]]))
-        assert region.flag(estimates).flag.tolist() == [int(ResultFlag.OUTSIDE_TRAINING), 0]
+        assert region.flag(estimates).flag.tolist() == [int(ResultFlag.OUTSIDE_TRAINING | ResultFlag.THIN_TRAINING), 0]

@@ -10,12 +10,16 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from maury.estimates import LabelEstimates
     from maury.model import Model
     from maury.read import ReadResult
     from maury.spectra import Medium, Spectra
+
+    FloatArray = NDArray[np.float64]
 
 
 def infer(
@@ -30,6 +34,10 @@ def infer(
     velocities: Annotated[
         Path | None, typer.Option("--velocities", help="Table with columns file and rv (km/s) that replaces the headers'.")
     ] = None,
+    photometry: Annotated[
+        Path | None,
+        typer.Option("--photometry", help="Table with columns file, bp_rp and m_g (mag, free of extinction): where fits start."),
+    ] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the first fit.")] = None,
 ) -> None:
     """Infer labels of spectra and write a catalogue; a file that cannot be read keeps a row with its reason."""
@@ -42,12 +50,16 @@ def infer(
 
     format_of(output)  # refuse an unknown extension before the work, not after it
     loaded = load_model(model)
+    if photometry is not None:
+        _require_isochrones(loaded)
     with stage_bars() as report:
         result = read_files(
             spectra, format, lambda done, total: report("read", done, total), medium=cast("Medium | None", medium), snr=snr
         )
         if velocities is not None:
-            result = _with_velocities(result, velocities)
+            result = _with_columns(result, velocities, _VELOCITY)
+        if photometry is not None:
+            result = _with_columns(result, photometry, _PHOTOMETRY)
         estimates = _estimates(loaded, result, [str(path) for path in spectra], report)
     model_id = loaded.model_id
     provenance = run_provenance(model_file=model.name, model=loaded.provenance.get("recipe", {}).get("name"))
@@ -84,24 +96,79 @@ def _estimates(model: Model, result: ReadResult, files: list[str], report: Calla
     return LabelEstimates.concatenate(parts)[np.argsort(places, kind="stable")]
 
 
-def _with_velocities(result: ReadResult, path: Path) -> ReadResult:
-    """The same spectra with meta rv from a table; spectra that it does not name keep their own."""
+def _require_isochrones(model: Model) -> None:
+    from maury.errors import UsageError
+
+    if model.inferrer.fitter.photometry is None:
+        raise UsageError(
+            "expected a model with isochrones for --photometry, got one without; train it with photometry in the recipe's [fit], "
+            "or leave the option out (fits then start at the best points of a search)"
+        )
+
+
+_VELOCITY = {"rv": ("km/s", "radial velocity used to reach the rest frame")}
+_PHOTOMETRY = {
+    "bp_rp": ("mag", "Gaia BP - RP as given, corrected for extinction"),
+    "m_g": ("mag", "absolute Gaia G magnitude as given, corrected for extinction"),
+}
+"""Columns a table may bring to spectra: unit here and what they are."""
+
+
+def _with_columns(result: ReadResult, path: Path, columns: dict[str, tuple[str, str]]) -> ReadResult:
+    """The same spectra with meta columns from a table joined on ``file``; spectra it does not name keep what they have.
+
+    Raises
+    ------
+    ReadError
+        If the table lacks a column, names a file twice, or holds a unit that does not fit.
+    """
     from dataclasses import replace
 
     from maury.errors import ReadError
-    from maury.recipes.dataset import read_label_table
+    from maury.recipes.label_table import read_label_table
 
     table = read_label_table(path)
-    missing = [name for name in ("file", "rv") if name not in table.colnames]
+    missing = [name for name in ("file", *columns) if name not in table.colnames]
     if missing:
-        raise ReadError(f"expected columns file and rv (km/s) in {path}, got {', '.join(table.colnames)}; rename them")
-    velocity = {str(row["file"]).strip(): float(row["rv"]) for row in table}
-    spectra = []
-    for batch in result.spectra:
-        meta = batch.meta.copy()
-        meta["rv"] = [velocity.get(str(row["file"]), float(row["rv"])) for row in meta]
-        spectra.append(batch.with_pixels(meta=meta))
-    return replace(result, spectra=spectra)
+        wanted = ", ".join(f"{name} ({unit})" for name, (unit, _) in columns.items())
+        raise ReadError(f"expected columns file and {wanted} in {path}, got {', '.join(table.colnames)}; rename them")
+    files = [Path(str(entry).strip()).name for entry in table["file"]]
+    twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
+    if twice is not None:
+        raise ReadError(f"expected one row per file in {path}, got {twice} twice; remove one")
+    row_of = {file: row for row, file in enumerate(files)}
+    given = {name: _numbers(table, name, unit, path) for name, (unit, _) in columns.items()}
+    return replace(result, spectra=[_with_meta(batch, row_of, given, columns) for batch in result.spectra])
+
+
+def _numbers(table: Any, name: str, unit: str, path: Path) -> FloatArray:
+    """(n,) a column of the table in ``unit``, which it is in already where the table says nothing; NaN where masked."""
+    import astropy.units as u
+    import numpy as np
+
+    from maury.errors import ReadError
+
+    column = table[name]
+    try:
+        values = np.ma.filled(np.ma.MaskedArray(column, dtype=np.float64), np.nan)
+        return np.asarray(values if column.unit is None else (values * column.unit).to_value(unit), dtype=np.float64)
+    except (ValueError, TypeError, u.UnitConversionError):
+        raise ReadError(f"expected numbers in {unit} in column {name} of {path}, got others; correct the table") from None
+
+
+def _with_meta(
+    batch: Spectra, row_of: dict[str, int], given: dict[str, FloatArray], columns: dict[str, tuple[str, str]]
+) -> Spectra:
+    import numpy as np
+    from astropy.table import Column
+
+    meta = batch.meta.copy()
+    rows = [row_of.get(str(file)) for file in meta["file"]]
+    for name, (unit, text) in columns.items():
+        own = np.ma.filled(np.ma.MaskedArray(meta[name], dtype=np.float64), np.nan) if name in meta.colnames else None
+        values = [given[name][row] if row is not None else np.nan if own is None else own[i] for i, row in enumerate(rows)]
+        meta[name] = Column(values, unit=unit, description=text)
+    return batch.with_pixels(meta=meta)
 
 
 def _plots(table: Any, model: Model, result: ReadResult, estimates: LabelEstimates, folder: Path) -> None:

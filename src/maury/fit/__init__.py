@@ -4,6 +4,7 @@
 * :mod:`~maury.fit.continuum`: smooth calibration errors, marginalised.
 * :mod:`~maury.fit.lm`: batched Levenberg-Marquardt with bounds.
 * :mod:`~maury.fit.fitter`: starts, bounds, errors and flags around it.
+* :mod:`~maury.fit.starts`: a first guess from photometry and isochrones.
 * :mod:`~maury.fit.regional`: a global model, then regional ones.
 * :mod:`~maury.fit.inferrer`: emulator + fitter, and model files.
 """
@@ -12,5 +13,14 @@ from maury.fit.continuum import ContinuumModes
 from maury.fit.fitter import ChiSquareFitter
 from maury.fit.inferrer import EmulatorInferrer, FittedInferrer
 from maury.fit.regional import RegionalInferrer
+from maury.fit.starts import PHOTOMETRY_COLUMNS, PhotometricStarts
 
-__all__ = ["ChiSquareFitter", "ContinuumModes", "EmulatorInferrer", "FittedInferrer", "RegionalInferrer"]
+__all__ = [
+    "PHOTOMETRY_COLUMNS",
+    "ChiSquareFitter",
+    "ContinuumModes",
+    "EmulatorInferrer",
+    "FittedInferrer",
+    "PhotometricStarts",
+    "RegionalInferrer",
+]

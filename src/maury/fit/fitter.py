@@ -15,6 +15,7 @@ from maury.fit.chi2 import Problem, make_problem, usable_pixels
 from maury.fit.continuum import ContinuumModes
 from maury.fit.lm import LmResult, LmSettings, minimise
 from maury.fit.prior import LabelPrior, PriorProblem
+from maury.fit.starts import PhotometricStarts
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.protocols import Emulator
@@ -40,6 +41,7 @@ class ChiSquareFitter:
     block : stars per block (bounds memory).
     continuum : smooth calibration errors to marginalise, or None (see :class:`~maury.fit.continuum.ContinuumModes`).
     prior : of the labels, in the emulator's scaled labels, or None (see :class:`~maury.fit.prior.LabelPrior`).
+    photometry : one more start for spectra with meta columns bp_rp and m_g, or None (see :mod:`maury.fit.starts`).
     """
 
     n_starts: int = 3
@@ -52,6 +54,7 @@ class ChiSquareFitter:
     optimiser: LmSettings = field(default_factory=LmSettings)
     continuum: ContinuumModes | None = None
     prior: LabelPrior | None = None
+    photometry: PhotometricStarts | None = None
 
     def __post_init__(self) -> None:
         if self.n_starts < 1 or self.n_candidates < self.n_starts:
@@ -61,8 +64,10 @@ class ChiSquareFitter:
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file."""
-        plain = asdict(replace(self, prior=None))
-        return {**plain, "prior": None if self.prior is None else self.prior.to_config()}
+        plain = asdict(replace(self, prior=None, photometry=None))
+        for name, part in (("prior", self.prior), ("photometry", self.photometry)):
+            plain[name] = None if part is None else part.to_config()
+        return plain
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ChiSquareFitter:
@@ -70,8 +75,11 @@ class ChiSquareFitter:
         modes = config["continuum"]
         continuum = None if modes is None else ContinuumModes(**{**modes, "trusted": tuple(modes["trusted"])})
         prior = None if config["prior"] is None else LabelPrior.from_config(config["prior"])
+        points = config.get("photometry")  # models of before have none
+        photometry = None if points is None else PhotometricStarts.from_config(points)
         optimiser = LmSettings(**config["optimiser"])
-        return cls(**{**config, "optimiser": optimiser, "continuum": continuum, "prior": prior})
+        parts = {"optimiser": optimiser, "continuum": continuum, "prior": prior, "photometry": photometry}
+        return cls(**{**config, **parts})
 
     def fit(
         self,
@@ -132,6 +140,8 @@ class ChiSquareFitter:
         lower, upper = self.bounds(emulator.labels)
         if start is None:
             starts = self._starts(problem, lower, upper)
+            if self.photometry is not None:
+                starts = self.photometry.add_to(starts, spectra[fit], emulator.labels)
         else:
             starts = np.nan_to_num(emulator.labels.scale(start[fit]))[:, None, :]
         best, rival = self._best_of_starts(problem, starts, lower, upper)

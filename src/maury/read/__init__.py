@@ -4,6 +4,7 @@
 * :func:`read_files`: many files; a bad one becomes a :class:`ReadFailure` with its sentence and stops nothing.
 * :func:`describe`: what was read, in plain numbers and words.
 * :data:`FORMATS`: the formats known.
+* :func:`~maury.read.library.read_library`: a synthetic library, whose form the caller describes.
 
 Wavelengths are converted to Å here; medium (air or vacuum) and frame come from the file or from the survey's
 documentation, never from the numbers. Velocities are measured in the frame of the wavelengths.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from maury.errors import ReadError, UsageError
-from maury.read import apogee, carmenes, desi, gaia, harps, hpf, image1d, lamost, mastar, miles, sdss, table
+from maury.read import apogee, carmenes, desi, gaia, generated, harps, hpf, image1d, lamost, mastar, miles, sdss, table
 from maury.read._common import Options
 from maury.read._source import Source
 from maury.spectra import Spectra
@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
         Format("carmenes", "CARMENES CARACAL orders and merged tables", carmenes.matches, carmenes.read),
         Format("mastar", "MaStar goodspec tables", mastar.matches, mastar.read),
         Format("miles", "MILES stellar library", miles.matches, miles.read),
+        Format("maury", "spectra of `maury generate`", generated.matches, generated.read),
         Format("gaia-rvs", "Gaia RVS mean spectra from DataLink", gaia.matches, gaia.read),
         Format("table", "tables with named columns and units: FITS, VOTable, ECSV, CSV", table.matches, table.read),
         Format("image1d", "1-D FITS images with a wavelength axis in the header", image1d.matches, image1d.read),

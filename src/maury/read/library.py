@@ -1,0 +1,173 @@
+"""Synthetic libraries in one file: a wavelength vector, spectra as rows, labels as rows.
+
+Unlike a survey's format, such a file has no documented form: the caller says what its arrays are called and measured in. An
+``.npz`` archive holds them as arrays (read without pickle); a FITS file as images by extension name, and labels also as a table.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.errors import ReadError, UsageError
+from maury.read._common import assumed_errors, check_wavelength
+from maury.spectra import Medium, Spectra
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticLibrary:
+    """What :func:`read_library` brings.
+
+    Parameters
+    ----------
+    spectra : n spectra in the rest frame.
+    labels : n rows, one column per label of the file, under the file's own names; units are the caller's to know.
+    """
+
+    spectra: Spectra
+    labels: Table
+
+
+def read_library(
+    path: str | Path,
+    *,
+    wavelength: str,
+    wavelength_unit: str,
+    flux: str,
+    medium: Medium,
+    snr: float,
+    flux_scale: str | None = None,
+    labels: str | None = None,
+    label_names: str | tuple[str, ...] | None = None,
+    resolving_power: float | None = None,
+    fwhm: float | None = None,
+) -> SyntheticLibrary:
+    """Read a synthetic library.
+
+    Parameters
+    ----------
+    wavelength, flux : names of the arrays (n_pixels,) and (n, n_pixels).
+    wavelength_unit : as astropy writes it, e.g. "Angstrom" or "nm".
+    flux_scale : name of a number, or of an array that broadcasts with the flux, by which the stored flux is multiplied.
+    labels : name of an array (n, K), or of a FITS table; None if each label is an array (n,) of its own.
+    label_names : names of the K columns, or the name of the array that holds them; not for a table.
+    snr : signal-to-noise per pixel to assume; the error is the smooth flux level over it.
+    resolving_power, fwhm : of the spectra (constant R, or Å); at most one.
+
+    Raises
+    ------
+    ReadError
+        If the file is neither of the two, an array is missing or of the wrong shape, or values are not finite.
+    UsageError
+        If the unit is no length.
+    """
+    from astropy.table import Table
+
+    file = Path(path)
+    arrays = _open(file)
+    wave, order = check_wavelength(_angstrom(_named(arrays, wavelength, file), wavelength_unit))
+    stored = np.asarray(_named(arrays, flux, file))
+    if stored.ndim != 2 or stored.shape[1] != wave.size or stored.dtype.kind not in "iuf":
+        raise ReadError(f"{file.name}: expected {flux} as numbers (n, {wave.size}), got shape {stored.shape}; check the names")
+    values = _scaled(stored, 1.0 if flux_scale is None else _named(arrays, flux_scale, file), file)[:, order]
+    table = _labels(arrays, labels, label_names, len(values), file)
+    meta = Table({"file": np.full(len(values), file.name)})
+    meta["format"], meta["instrument"], meta["snr"], meta["rv"] = "library", "synthetic", snr, 0.0
+    meta["resolving_power"], meta["fwhm"] = resolving_power or np.nan, fwhm or np.nan
+    spectra = Spectra.from_arrays(
+        wave,
+        values,
+        error=np.array([assumed_errors(row, snr) for row in values]),
+        medium=medium,
+        frame="rest",
+        ids=[f"{file.stem}#{row}" for row in range(len(values))],
+        meta=meta,
+    )
+    return SyntheticLibrary(spectra, table)
+
+
+def _scaled(stored: NDArray[Any], scale: Any, file: Path) -> NDArray[np.float32]:
+    """Flux in its own unit; the stored numbers may be integers."""
+    try:
+        values = np.broadcast_to(stored * np.asarray(scale, dtype=np.float64), stored.shape).astype(np.float32)
+    except (ValueError, TypeError):
+        raise ReadError(
+            f"{file.name}: expected flux_scale as a number or one per spectrum, got shape {np.shape(scale)}; check its name"
+        ) from None
+    if not np.isfinite(values).all():
+        raise ReadError(f"{file.name}: expected finite flux, got NaN or infinity; leave such spectra out of the library")
+    return values
+
+
+def _open(file: Path) -> Arrays:
+    """Arrays and tables of the file by name."""
+    if not file.is_file():
+        raise ReadError(f"{file}: expected a synthetic library, found no such file; check the path")
+    try:
+        if zipfile.is_zipfile(file):
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        return _fits_arrays(file)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ReadError(
+            f"{file.name}: expected a library as .npz (no pickled objects) or FITS, got: {text}; check the file"
+        ) from None
+
+
+def _fits_arrays(file: Path) -> Arrays:
+    from astropy.io import fits
+    from astropy.table import Table
+
+    arrays: Arrays = {}
+    with fits.open(file, memmap=False) as hdus:
+        for hdu in hdus:
+            if hdu.data is not None:
+                arrays[hdu.name] = Table(hdu.data) if isinstance(hdu, fits.BinTableHDU) else np.asarray(hdu.data)
+    return arrays
+
+
+def _named(arrays: Arrays, name: str, file: Path) -> Any:
+    if name not in arrays:
+        raise ReadError(f"{file.name}: expected an array {name!r}, got {', '.join(arrays) or 'none'}; name one of these")
+    return arrays[name]
+
+
+def _angstrom(values: Any, unit: str) -> NDArray[np.float64]:
+    import astropy.units as u
+
+    try:
+        return np.asarray(u.Quantity(np.asarray(values, dtype=np.float64), unit).to_value(u.AA))
+    except (ValueError, TypeError):
+        raise UsageError(f"expected a length as wavelength_unit, got {unit!r}; write 'Angstrom' or 'nm'") from None
+
+
+def _labels(arrays: Arrays, labels: str | None, names: str | tuple[str, ...] | None, n: int, file: Path) -> Table:
+    """The labels as a table of n rows."""
+    from astropy.table import Table
+
+    if labels is None:
+        columns = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray) and array.shape == (n,)}
+        return Table(columns)
+    found = _named(arrays, labels, file)
+    if not isinstance(found, Table):
+        words = [str(w) for w in (_named(arrays, names, file) if isinstance(names, str) else names or ())]
+        if np.shape(found) != (n, len(words)):
+            raise ReadError(
+                f"{file.name}: expected {labels} of shape ({n}, {len(words)}), one row per spectrum and one column per name, got "
+                f"{np.shape(found)}; check labels and label_names"
+            )
+        return Table(dict(zip(words, np.asarray(found).T, strict=True)))
+    if len(found) != n:
+        raise ReadError(f"{file.name}: expected {n} rows in {labels}, one per spectrum, got {len(found)}; check the file")
+    return found
