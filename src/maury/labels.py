@@ -9,7 +9,7 @@ Values, Jacobians and covariances all pass through the same object, so an error 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -135,6 +135,11 @@ class LabelSet:
             tuple(array.min(axis=0).tolist()),
             tuple(array.max(axis=0).tolist()),
         )
+
+    def scaled_to_range(self) -> LabelSet:
+        """The same labels with the scaling of The Payne: the training range becomes [-0.5, 0.5] (METHODS 0.6)."""
+        corners = np.sort(_to_coordinate(self.labels, np.array([self.lower, self.upper])), axis=0)
+        return replace(self, pivot=tuple(corners.mean(axis=0).tolist()), spread=tuple(np.ptp(corners, axis=0).tolist()))
 
     # -- description --------------------------------------------------------------------------------------------
 

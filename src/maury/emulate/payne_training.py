@@ -1,0 +1,274 @@
+"""Training The Payne (needs torch): presets, folds as validation sets, principal components or pixels.
+
+The published recipe (METHODS 0.6) trains one network on all pixels with a tenth of the stars held back. Ours (``maury``)
+differs where it pays: the network learns principal-component scores (some 40 numbers instead of thousands of pixels; the
+basis is the last layer's), activations are smooth (kinks stall fits), and the network is an ensemble whose members each hold
+back another fold: every star is held back by one member, so early stopping costs no training star, and the residuals of
+unseen stars, from which the model's covariance is learned, come for free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from maury.emulate.cannon import covered
+from maury.emulate.components import principal_components
+from maury.emulate.payne import PayneEmulator
+from maury.errors import UsageError
+from maury.labels import Label, LabelSet
+from maury.networks.mlp import StackedMlp
+from maury.protocols import ModelCovariance
+from maury.spectra import Spectra
+from maury.train.checkpoint import Checkpoint, fingerprint_of
+from maury.train.loop import History, LoopConfig, train_network
+from maury.train.splits import k_folds
+
+FloatArray = NDArray[np.float64]
+LossName = Literal["mse", "l1", "huber"]
+
+_HUBER_KNEE = 1.0  # in standard deviations of an output
+
+
+@dataclass(frozen=True)
+class PayneConfig:
+    """How a Payne is trained.
+
+    Parameters
+    ----------
+    hidden : neurons of the hidden layers.
+    activation : "silu", "tanh", "sigmoid", "relu" or "leaky_relu".
+    components : principal components that the network learns; 0: the pixels themselves.
+    members : networks of the ensemble; with one, ``validation_fraction`` of the stars are held back.
+    loss : "mse", "l1" (published) or "huber".
+    scaling : of the labels: "range" (to [-0.5, 0.5], published) or "percentile" (that of The Cannon; outlying labels do not
+        squeeze the rest).
+    power : each component's error counts by its variance to this power: 1 is the plain error of the flux, 0 weighs all alike.
+    loop : optimiser, epochs, patience.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "silu"
+    components: int = 40
+    members: int = 5
+    validation_fraction: float = 0.1
+    loss: LossName = "mse"
+    scaling: Literal["range", "percentile"] = "percentile"
+    power: float = 0.5
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 3e-3, 1e-2, "cosine", 0, 1500, 10, 0))
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1 or self.members < 1 or self.components < 0:
+            raise UsageError("expected hidden layers and members of at least 1 and components >= 0, got others; correct them")
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(f"expected a validation fraction between 0 and 1, got {self.validation_fraction}")
+
+
+_PUBLISHED = PayneConfig(
+    hidden=(300, 300),
+    activation="leaky_relu",
+    components=0,
+    members=1,
+    loss="l1",
+    scaling="range",
+    loop=LoopConfig("radam", 1e-4, 0.0, "constant", 512, 10_000, 100, 0),
+)
+PRESETS: dict[str, PayneConfig] = {"maury": PayneConfig(), "ting2019": _PUBLISHED, "imig2022": _PUBLISHED}
+"""Named settings. ``ting2019``: the published code, version 1.1 (its "steps" are epochs; a last incomplete batch is used here,
+dropped there). ``imig2022``: the paper names "two hidden layers as The Payne" and PyTorch only, so it is the same network."""
+
+
+@dataclass(frozen=True, eq=False)
+class PayneTraining:
+    """What training gives.
+
+    Parameters
+    ----------
+    emulator : with the variance of held-out residuals as diagonal covariance.
+    residuals : (n, n_pixels) flux minus the prediction of a member that did not see the star; 0 where masked. Rows of stars that
+        every member saw (one member, its training stars) are NaN.
+    history : losses by epoch.
+    """
+
+    emulator: PayneEmulator
+    residuals: FloatArray
+    history: History
+
+
+def train_payne(
+    spectra: Spectra,
+    labels: tuple[Label, ...],
+    values: ArrayLike,
+    config: PayneConfig | None = None,
+    *,
+    star_weights: ArrayLike | None = None,
+    groups: tuple[str, ...] | None = None,
+    device: str = "cpu",
+    checkpoints: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PayneTraining:
+    """Train The Payne on prepared spectra of stars with known labels.
+
+    Parameters
+    ----------
+    spectra : n prepared spectra; ivar = 0 pixels take no part.
+    labels, values : the labels and their (n, K) values in label units, all finite.
+    star_weights : (n,) factors on each star's loss.
+    groups : (n,) star names: spectra of one star are held back together.
+    device : where torch computes, "cpu" or "cuda".
+    checkpoints : folder in which the training's state is kept; one that was killed goes on from there.
+    progress : called with (epochs done, epochs at most).
+
+    Raises
+    ------
+    UsageError
+        If labels are not finite, or there are too few stars for the components, the members or the validation set.
+    """
+    config = config or PayneConfig()
+    label_set = LabelSet.from_training(labels, values)
+    label_set = label_set.scaled_to_range() if config.scaling == "range" else label_set
+    scaled = label_set.scale(values)
+    if len(scaled) != len(spectra):
+        raise UsageError(f"expected labels for {len(spectra)} spectra, got {len(scaled)} rows; join them first")
+    weights = np.ones(len(scaled)) if star_weights is None else np.asarray(star_weights, dtype=float)
+    held_back = _held_back(len(scaled), config, groups)
+    target = _Target.of(spectra, weights, config)
+    sizes = (len(labels), *config.hidden, target.scores.shape[1])
+    network = StackedMlp(len(held_back), sizes, config.activation, torch.Generator().manual_seed(config.loop.seed))
+    objective = _Objective(network.to(device), config, scaled, target, weights, held_back, device)
+    checkpoint = None if checkpoints is None else Checkpoint(checkpoints, objective.fingerprint(config))
+    history = train_network(
+        network, objective.loss, objective.validate, len(scaled), config.loop, checkpoint=checkpoint, progress=progress
+    )
+    emulator = _emulator(network, target, label_set, np.array(spectra.wavelength), config)
+    residuals = _held_out_residuals(emulator, spectra, scaled, held_back)
+    variance = np.nanmean(np.where(spectra.ivar > 0, residuals, np.nan) ** 2, axis=0) if len(spectra) else residuals[0]
+    diagonal = np.where(covered(spectra) & np.isfinite(variance), variance, np.inf)
+    return PayneTraining(emulator.with_covariance(ModelCovariance(diagonal)), residuals, history)
+
+
+def _held_back(n: int, config: PayneConfig, groups: tuple[str, ...] | None) -> NDArray[np.bool_]:
+    """(E, n) which stars each member does not train on."""
+    if config.members > 1:
+        folds = k_folds(n, config.members, config.loop.seed, groups)
+    else:
+        folds = k_folds(n, max(2, round(1.0 / config.validation_fraction)), config.loop.seed, groups)[:1]
+    out = np.zeros((len(folds), n), dtype=bool)
+    for member, fold in enumerate(folds):
+        out[member, fold] = True
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What the network's outputs are compared with: flux = mean + (outputs * unit) @ basis, or pixels (basis None)."""
+
+    mean: FloatArray
+    basis: FloatArray | None
+    unit: FloatArray
+    scores: FloatArray
+    share: FloatArray
+    good: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, spectra: Spectra, weights: FloatArray, config: PayneConfig) -> _Target:
+        flux, good = np.asarray(spectra.flux, dtype=np.float64), spectra.ivar > 0
+        if config.components == 0:
+            n_pixels = flux.shape[1]
+            masked = None if good.all() else good
+            return cls(np.zeros(n_pixels), None, np.ones(n_pixels), np.where(good, flux, 0.0), np.ones(n_pixels), masked)
+        mean, basis, scores = principal_components(flux, good, weights, config.components)
+        unit = np.sqrt((weights @ scores**2) / weights.sum())
+        share = (unit / unit[0]) ** (2.0 * config.power)
+        return cls(mean, basis, unit, scores / unit, share / share.sum(), None)
+
+
+class _Objective:
+    """Losses of the members as functions of the network alone; the tensors lie on the device."""
+
+    def __init__(
+        self,
+        network: StackedMlp,
+        config: PayneConfig,
+        scaled: FloatArray,
+        target: _Target,
+        weights: FloatArray,
+        held_back: NDArray[np.bool_],
+        device: str,
+    ) -> None:
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.as_tensor(array, dtype=torch.float32, device=device)
+
+        self.kind = config.loss
+        self.x, self.y, self.share = tensor(scaled), tensor(target.scores), tensor(target.share)
+        self.good = None if target.good is None else tensor(target.good)
+        self.train_weight = tensor(np.where(held_back, 0.0, weights))
+        self.held_weight = tensor(np.where(held_back, weights, 0.0))
+        self._arrays = {"x": scaled, "y": target.scores, "weights": weights, "held_back": held_back}
+        self._arrays |= {f"start.{name}": p.detach().cpu().numpy() for name, p in network.named_parameters()}
+
+    def fingerprint(self, config: PayneConfig) -> str:
+        """Names this very training: data, settings, first weights, torch."""
+        return fingerprint_of({"config": asdict(config), "torch": torch.__version__}, self._arrays)
+
+    def loss(self, network: nn.Module, index: Tensor) -> Tensor:
+        return self._mean(network, index, self.train_weight)
+
+    def validate(self, network: nn.Module) -> Tensor:
+        return self._mean(network, torch.arange(len(self.x), device=self.x.device), self.held_weight)
+
+    def _mean(self, network: nn.Module, index: Tensor, star_weight: Tensor) -> Tensor:
+        """(E,) weighted mean loss over the stars of ``index``."""
+        whole = len(index) == len(self.x)
+        x, y = (self.x, self.y) if whole else (self.x[index], self.y[index])
+        weight = star_weight if whole else star_weight[:, index]
+        difference = network(x) - y
+        if self.kind == "mse":
+            error = difference.square()
+        elif self.kind == "l1":
+            error = difference.abs()
+        else:
+            error = nn.functional.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=_HUBER_KNEE)
+        if self.good is None:
+            per_star = error @ self.share
+        else:
+            good = self.good if whole else self.good[index]
+            per_star = (error * good).sum(dim=2) / good.sum(dim=1).clamp(min=1.0)
+        if self.good is None and len(self.share) and self.kind == "l1":
+            per_star = per_star / self.share.sum()
+        return (per_star * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-12)
+
+
+def _emulator(
+    network: StackedMlp, target: _Target, labels: LabelSet, wavelength: FloatArray, config: PayneConfig
+) -> PayneEmulator:
+    layers = []
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        layers.append((weight.detach().cpu().double().numpy(), bias.detach().cpu().double().numpy()[:, 0]))
+    weight, bias = layers.pop()
+    unknown = ModelCovariance(np.zeros(len(wavelength)))
+    if target.basis is not None:
+        layers.append((weight * target.unit, bias * target.unit))
+        return PayneEmulator(labels, wavelength, tuple(layers), config.activation, target.mean, target.basis, unknown)
+    # pixels: the bias is the mean, and an exact singular value decomposition splits the last layer's weights
+    n_members, width, n_pixels = weight.shape
+    left, size, right = np.linalg.svd(weight.reshape(n_members * width, n_pixels), full_matrices=False)
+    layers.append(((left * size).reshape(n_members, width, -1), np.zeros((n_members, len(size)))))
+    return PayneEmulator(labels, wavelength, tuple(layers), config.activation, bias.mean(axis=0), right, unknown)
+
+
+def _held_out_residuals(
+    emulator: PayneEmulator, spectra: Spectra, scaled: FloatArray, held_back: NDArray[np.bool_]
+) -> FloatArray:
+    residuals = np.full(spectra.flux.shape, np.nan)
+    for member, stars in enumerate(held_back):
+        alone = replace(emulator, layers=tuple((w[[member]], b[[member]]) for w, b in emulator.layers))
+        residuals[stars] = spectra.flux[stars] - alone.terms(scaled[stars]) @ emulator.coefficients
+    return np.where(spectra.ivar > 0, residuals, np.where(np.isnan(residuals), np.nan, 0.0))

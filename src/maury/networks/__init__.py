@@ -1,0 +1,4 @@
+"""Networks: torch modules only. No data, no files, no loop; what trains them is :mod:`maury.train.loop`.
+
+* :mod:`~maury.networks.mlp`: multilayer perceptrons, many of one shape side by side.
+"""

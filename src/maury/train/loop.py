@@ -1,0 +1,237 @@
+"""The one training loop: batches, validation, best weights, patience, checkpoints. It knows neither data nor model.
+
+Networks may be *stacked*: ``n_members`` independent networks whose parameters have the member as first axis
+(:class:`maury.networks.mlp.StackedMlp`). Losses are then one number per member, best weights are kept per member, and a member
+that has stopped improving simply keeps its best ones. A plain network is a stack of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maury.errors import UsageError
+from maury.train.checkpoint import Arrays, Checkpoint
+
+Optimiser = Literal["adam", "adamw", "radam"]
+Schedule = Literal["constant", "cosine"]
+Loss = Callable[[nn.Module, Tensor], Tensor]
+Validate = Callable[[nn.Module], Tensor]
+Progress = Callable[[int, int], None]
+
+_OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+}
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    optimiser, learning_rate, weight_decay : of torch.optim.
+    schedule : "constant", or "cosine": the learning rate falls to zero over ``max_epochs``.
+    batch_size : spectra per step; 0, or more than there are: all (a last incomplete batch is used, not dropped).
+    max_epochs : passes over the training set.
+    check_every : epochs between two validations.
+    patience : validations without improvement of any member after which training ends; 0: never.
+    seed : of the order of batches.
+    """
+
+    optimiser: Optimiser = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    batch_size: int = 512
+    max_epochs: int = 1000
+    check_every: int = 10
+    patience: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in _OPTIMISERS:
+            raise UsageError(f"expected an optimiser among {', '.join(_OPTIMISERS)}, got {self.optimiser!r}; correct the name")
+        if not (self.learning_rate > 0 and self.max_epochs >= 1 and self.check_every >= 1 and self.batch_size >= 0):
+            raise UsageError("expected learning_rate > 0, max_epochs >= 1, check_every >= 1 and batch_size >= 0, got others")
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What happened: at each check the epoch (c,), training and validation loss (c, E), and each member's best epoch (E,)."""
+
+    epoch: NDArray[np.int64]
+    training: NDArray[np.float64]
+    validation: NDArray[np.float64]
+    best_epoch: NDArray[np.int64]
+
+
+def train_network(
+    network: nn.Module,
+    loss: Loss,
+    validate: Validate,
+    n_samples: int,
+    config: LoopConfig,
+    *,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Train ``network`` in place; it ends with each member's best weights.
+
+    Parameters
+    ----------
+    network : its parameters are trained where they lie (CPU or GPU); ``n_members`` is read from it, 1 if it has none.
+    loss : (network, indices of a batch) -> (E,) loss of each member.
+    validate : network -> (E,) loss of each member on spectra it does not train on.
+    n_samples : size of the training set.
+    checkpoint : where state is kept; a state found there is continued, to the same end as an undisturbed training.
+    progress : called with (epochs done, epochs at most).
+
+    Raises
+    ------
+    UsageError
+        If the loss is not finite at the end of an epoch (a learning rate too high, usually).
+    """
+    run = _Run(network, config, n_samples)
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        run.restore(*saved)
+    while not run.finished:
+        _check_epochs(run, loss)
+        with torch.no_grad():
+            run.note(validate(network).detach().double().cpu())
+        if progress is not None:
+            progress(run.epoch, config.max_epochs)
+        if checkpoint is not None and (run.finished or checkpoint.due()):
+            checkpoint.save(*run.state())
+    run.take_best()
+    if progress is not None:
+        progress(config.max_epochs, config.max_epochs)
+    return run.history()
+
+
+def _check_epochs(run: _Run, loss: Loss) -> None:
+    """Train until the next check."""
+    until = min(run.epoch + run.config.check_every, run.config.max_epochs)
+    total, batches = torch.zeros(run.n_members, dtype=torch.float64), 0
+    while run.epoch < until:
+        for group in run.optimiser.param_groups:
+            group["lr"] = run.learning_rate()
+        for index in run.batches():
+            run.optimiser.zero_grad(set_to_none=True)
+            value = loss(run.network, index)
+            value.sum().backward()  # members do not share parameters: the gradient of the sum is each one's own
+            run.optimiser.step()
+            total += value.detach().double().cpu()
+            batches += 1
+        run.epoch += 1
+    run.training_loss = total / max(batches, 1)
+    if not bool(torch.isfinite(run.training_loss).all()):
+        raise UsageError(f"expected a finite training loss, got none after {run.epoch} epochs; lower the learning rate")
+
+
+class _Run:
+    """The state of one training: all that a checkpoint must hold."""
+
+    def __init__(self, network: nn.Module, config: LoopConfig, n_samples: int) -> None:
+        self.network, self.config, self.n_samples = network, config, n_samples
+        self.parameters = dict(network.named_parameters())
+        self.device = next(iter(self.parameters.values())).device
+        self.n_members = int(getattr(network, "n_members", 1))
+        options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        self.optimiser = _OPTIMISERS[config.optimiser](self.parameters.values(), **options)  # type: ignore[arg-type]
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.epoch = 0
+        self.training_loss = torch.zeros(self.n_members, dtype=torch.float64)
+        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best_loss = torch.full((self.n_members,), math.inf, dtype=torch.float64)
+        self.best_epoch = torch.zeros(self.n_members, dtype=torch.int64)
+        self.log: list[tuple[int, list[float], list[float]]] = []
+        self.stale = 0
+
+    @property
+    def finished(self) -> bool:
+        out_of_patience = self.config.patience > 0 and self.stale >= self.config.patience
+        return self.epoch >= self.config.max_epochs or out_of_patience
+
+    def learning_rate(self) -> float:
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        return 0.5 * self.config.learning_rate * (1.0 + math.cos(math.pi * self.epoch / self.config.max_epochs))
+
+    def batches(self) -> list[Tensor]:
+        size = self.config.batch_size
+        if size == 0 or size >= self.n_samples:
+            return [torch.arange(self.n_samples, device=self.device)]
+        order = torch.randperm(self.n_samples, generator=self.generator).to(self.device)
+        return list(order.split(size))
+
+    def note(self, validation: Tensor) -> None:
+        """Keep the weights of the members that improved."""
+        better = validation < self.best_loss
+        self.best_loss = torch.where(better, validation, self.best_loss)
+        self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
+        self.stale = 0 if bool(better.any()) else self.stale + 1
+        self.log.append((self.epoch, self.training_loss.tolist(), validation.tolist()))
+        rows = torch.nonzero(better)[:, 0].to(self.device)
+        for name, p in self.parameters.items():
+            if self.n_members > 1:
+                self.best[name][rows] = p.detach()[rows]
+            elif bool(better[0]):
+                self.best[name].copy_(p.detach())
+
+    def take_best(self) -> None:
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(self.best[name])
+
+    def history(self) -> History:
+        epochs, training, validation = zip(*self.log, strict=True)
+        return History(
+            np.array(epochs, dtype=np.int64), np.array(training), np.array(validation), self.best_epoch.numpy().copy()
+        )
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        arrays: dict[str, Any] = {"generator": self.generator.get_state()}
+        for name, p in self.parameters.items():
+            arrays[f"now.{name}"], arrays[f"best.{name}"] = p.detach(), self.best[name]
+            for key, value in self.optimiser.state[p].items():
+                arrays[f"optimiser.{key}.{name}"] = value
+        arrays["best_loss"], arrays["best_epoch"] = self.best_loss, self.best_epoch
+        plain = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+        history = self.history()
+        log = {"log.epoch": history.epoch, "log.training": history.training, "log.validation": history.validation}
+        return plain | log, {"epoch": self.epoch, "stale": self.stale}
+
+    def restore(self, arrays: Arrays, state: dict[str, Any]) -> None:
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        self.generator.set_state(tensors["generator"])
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(tensors[f"now.{name}"])
+                self.best[name].copy_(tensors[f"best.{name}"])
+                slot = self.optimiser.state[p]
+                for key, value in tensors.items():
+                    kind, _, rest = key.partition(".")
+                    setting, _, owner = rest.partition(".")
+                    if kind == "optimiser" and owner == name:  # torch keeps the step count on the CPU
+                        slot[setting] = value if setting == "step" else value.to(self.device)
+        self.best_loss, self.best_epoch = tensors["best_loss"], tensors["best_epoch"]
+        self.epoch, self.stale = int(state["epoch"]), int(state["stale"])
+        lines = (arrays[f"log.{name}"].tolist() for name in ("epoch", "training", "validation"))
+        self.log = list(zip(*lines, strict=True))
