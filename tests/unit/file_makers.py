@@ -94,6 +94,19 @@ def ap_star(path: Path) -> Range:
     return float(10**4.18), float(10 ** (4.18 + 6e-6 * (N - 1)))
 
 
+def aspcap_star(path: Path) -> Range:
+    """APOGEE aspcapStar: normalised flux, error, best model, and the labels in PARAM (Teff, log g, log vmicro, [M/H], ...)."""
+    cards = {"CRVAL1": 4.18, "CDELT1": 6e-6, "CRPIX1": 1.0, "CTYPE1": "LOG-LINEAR"}
+    images = [(spectrum(), "Flux"), (np.full(N, 5.0), "Flux Error"), (spectrum(), "Best fit")]
+    hdus = [fits.ImageHDU(d, _header(BUNIT=u, **cards)) for d, u in images]
+    param = np.array([[4750.0, 2.5, 0.3, -0.25, 0.0, 0.0, 0.1]])
+    table = fits.BinTableHDU.from_columns(
+        [fits.Column("PARAM", "7E", array=param), fits.Column("APOGEE_ID", "18A", array=["2M00"])]
+    )
+    _write(path, fits.PrimaryHDU(header=_header(TELESCOP="apo25m", OBJID="2M00", VHELIO=-12.0)), *hdus, table)
+    return float(10**4.18), float(10 ** (4.18 + 6e-6 * (N - 1)))
+
+
 def desi(path: Path) -> Range:
     fibermap = fits.BinTableHDU.from_columns(
         [
@@ -125,6 +138,66 @@ def harps_s1d(path: Path) -> Range:
         header[f"HIERARCH ESO DRS SPE EXT SN{order}"] = 20.0
     fits.PrimaryHDU(spectrum().astype(np.float32), header).writeto(path, overwrite=True)
     return 5000.0, 5000.0 + 0.01 * (N - 1)
+
+
+def desi_compressed(path: Path) -> Range:
+    """A DESI spectra file: its masks are tile-compressed, the resolution is in matrices (here sigma = 1 pixel = 0.8 Å)."""
+    limits = desi(path)
+    with fits.open(path, memmap=False) as hdus:
+        mask = np.zeros((3, N), np.int32)
+        mask[0, 5] = 1 << 2  # COSMIC
+        weights = np.exp(-0.5 * np.arange(-5, 6) ** 2.0)
+        matrix = np.tile((weights / weights.sum())[None, :, None], (3, 1, N)).astype(np.float32)
+        kept = [hdu for hdu in hdus if hdu.name != "B_MASK"]
+        kept += [fits.ImageHDU(matrix, name="B_RESOLUTION"), fits.CompImageHDU(mask, name="B_MASK", compression_type="GZIP_1")]
+        _write(path, *kept)
+    return limits
+
+
+def _harps_cards(**cards: object) -> fits.Header:
+    header = _header(INSTRUME="HARPS", OBJECT="Gl 1", **cards)
+    header["HIERARCH ESO DRS VERSION"] = "HARPS_3.5"
+    header["HIERARCH ESO DPR TYPE"] = "STAR,WAVE,M1V"
+    header["HIERARCH ESO DRS BERV"] = 0.0
+    header["HIERARCH ESO DRS CCD SIGDET"] = 5.0
+    return header
+
+
+def harps_e2ds(path: Path) -> Range:
+    """HARPS e2ds: 4 orders that overlap, cubic polynomials of the pixel in the header (DRS CAL TH COEFF LLn)."""
+    orders = 4
+    header = _harps_cards()
+    header["HIERARCH ESO DRS CAL TH DEG LL"] = 3
+    for order in range(orders):
+        for power, value in enumerate((5000.0 + 30 * order, 0.2, 1e-6, -1e-10)):
+            header[f"HIERARCH ESO DRS CAL TH COEFF LL{4 * order + power}"] = value
+        header[f"HIERARCH ESO DRS SPE EXT SN{order}"] = 20.0
+    # a wide dip leaves the centre, where the header's S/N holds, unlike the rest: so flat electrons here
+    fits.PrimaryHDU(np.full((orders, N), 400.0, np.float32), header).writeto(path, overwrite=True)
+    last = N - 1
+    return 5000.0, 5090.0 + 0.2 * last + 1e-6 * last**2 - 1e-10 * last**3
+
+
+def harps_e2ds_with_wave_file(path: Path) -> Range:
+    """HARPS e2ds without polynomials: the header names the wave file that lies beside it."""
+    header = _harps_cards()
+    header["HIERARCH ESO DRS CAL TH FILE"] = "lamp_wave_A.fits"
+    for order in range(2):
+        header[f"HIERARCH ESO DRS SPE EXT SN{order}"] = 20.0
+    fits.PrimaryHDU(np.full((2, N), 400.0, np.float32), header).writeto(path, overwrite=True)
+    wave = np.stack([5000 + 0.2 * np.arange(N), 5030 + 0.2 * np.arange(N)])
+    fits.PrimaryHDU(wave, _header(INSTRUME="HARPS")).writeto(path.with_name("lamp_wave_A.fits"), overwrite=True)
+    return 5000.0, float(wave[-1, -1])
+
+
+def hpf_goldilocks(path: Path) -> Range:
+    """HPF from Goldilocks: extension 4 holds the error instead of the variance."""
+    limits = hpf(path)
+    with fits.open(path, memmap=False) as hdus:
+        hdus["Sci Variance"].data = np.full(hdus["Sci Variance"].data.shape, 5.0)
+        hdus["Sci Variance"].name = "Sci Error"
+        hdus.writeto(path, overwrite=True)
+    return limits
 
 
 def hpf(path: Path) -> Range:
@@ -163,6 +236,26 @@ def caracal(path: Path) -> Range:
     return 9600.0, float(wave[-1, -1])
 
 
+def carmenes_table(path: Path, exchanged: bool = False) -> Range:
+    """CARMENES merged table; ``exchanged`` as in the one real file at hand, where CONT holds the errors and SIG is 1."""
+    wave = 9600.0 + 0.05 * np.arange(N)
+    error, other = np.full(N, 5.0), np.ones(N)
+    error[0] = 5.1  # a SIG that is the same everywhere would be taken for the exchange
+    cont, sig = (error, other) if exchanged else (other, error)
+    columns = [("WAVE", wave), ("SPEC", spectrum()), ("CONT", cont), ("SIG", sig)]
+    header = _header(INSTRUME="CARMENES", OBJECT="J17578+046", CAMERA="HgCdTe (4096x2048) IR-Camera (2 H2RGs)")
+    header["HIERARCH CARACAL BERV"] = 0.0
+    header["HIERARCH CARACAL FOX SNR 0"] = 20.0
+    mask = fits.Column("MASK_I", "J", array=np.where(np.arange(N) == 3, 0, 1))
+    table = fits.BinTableHDU.from_columns([*(fits.Column(n, "D", array=v) for n, v in columns), mask])
+    _write(path, fits.PrimaryHDU(header=header), table)
+    return 9600.0, float(wave[-1])
+
+
+def carmenes_exchanged(path: Path) -> Range:
+    return carmenes_table(path, exchanged=True)
+
+
 def gaia_rvs(path: Path) -> Range:
     wave = 846.0 + 0.01 * np.arange(N)
     rows = "\n".join(f"1,2,286.8,49.3,{w:.2f},{f / 100:.5f},0.05,3,7,1" for w, f in zip(wave, spectrum(), strict=True))
@@ -187,6 +280,25 @@ def mastar(path: Path) -> Range:
     return float(np.float32(wave[0])), float(np.float32(wave[-1]))
 
 
+def generated(path: Path) -> Range:
+    """What ``maury generate`` writes, for two stars of a model whose flux depends on no label and whose own error is 5."""
+    from maury.catalogue.spectra_file import SpectrumGenerator, write_spectra
+    from maury.emulate import CannonEmulator
+    from maury.emulate.polynomial import PolynomialTerms
+    from maury.labels import LabelSet, make_label
+    from maury.prepare import Preparation
+    from maury.protocols import ModelCovariance
+
+    wave = 5000.0 + 2.0 * np.arange(N)
+    labels = LabelSet.from_training((make_label("teff", "K"),), [[4000.0], [6000.0]])
+    terms = PolynomialTerms.of_order(1, 1)
+    coefficients = np.vstack([spectrum(), np.zeros((terms.n_terms - 1, N))])
+    emulator = CannonEmulator(labels, wave, coefficients, ModelCovariance(np.full(N, 25.0)), terms)
+    generator = SpectrumGenerator(emulator, None, Preparation(()), "vacuum", "0123456789ab")
+    write_spectra(path, generator, np.array([[4500.0], [5500.0]]), ids=["cool", "warm"])
+    return 5000.0, float(wave[-1])
+
+
 def miles(path: Path) -> Range:
     cards = {"TPLLIB": "MILES", "CRVAL1": 3540.5, "CDELT1": 0.9, "CRPIX1": 1.0, "CTYPE1": "WAVELENGTH", "CUNIT1": "Angstrom"}
     fits.PrimaryHDU(spectrum().astype(np.float32), _header(**cards)).writeto(path, overwrite=True)
@@ -199,6 +311,30 @@ def image_1d(path: Path) -> Range:
     errors = fits.ImageHDU(np.full(N, 5.0, np.float32), name="ERR")
     _write(path, fits.PrimaryHDU(spectrum().astype(np.float32), _header(**cards)), errors)
     return 5000.0, 5000.0 + 0.1 * (N - 1)
+
+
+def image_iraf(path: Path) -> Range:
+    """An IRAF image: log10 axis (DC-FLAG), unit in WAT1_001, vacuum in a keyword, two more axes of length 1."""
+    cards = {"CRVAL1": 3.7, "CD1_1": 1e-4, "CRPIX1": 1.0, "DC-FLAG": 1, "VACUUM": True, "SPECSYS": "BARYCENT"}
+    header = _header(WAT1_001="wtype=linear label=Wavelength units=Angstroms", CTYPE1="LINEAR", **cards)
+    variance = fits.ImageHDU(np.full((1, 1, N), 25.0), name="VARIANCE")
+    _write(path, fits.PrimaryHDU(spectrum().reshape(1, 1, N), header), variance)
+    return float(10**3.7), float(10 ** (3.7 + 1e-4 * (N - 1)))
+
+
+def eso_phase3(path: Path) -> Range:
+    """An ESO archive product: one row of vectors, UCD of air wavelengths, and (as HARPS) errors that are all NaN."""
+    wave = 5000.0 + 0.01 * np.arange(N)
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("WAVE", f"{N}D", unit="angstrom", array=wave[None]),
+            fits.Column("FLUX", f"{N}E", unit="adu", array=spectrum()[None]),
+            fits.Column("ERR", f"{N}E", unit="adu", array=np.full((1, N), np.nan)),
+        ]
+    )
+    table.header["TUCD1"] = "em.wl;obs.atmos"
+    _write(path, fits.PrimaryHDU(header=_header(INSTRUME="HARPS", OBJECT="HD 1", SPECSYS="BARYCENT", SNR=20.0)), table)
+    return 5000.0, float(wave[-1])
 
 
 def _named_table() -> tuple[Table, Range]:
@@ -241,14 +377,24 @@ MAKERS: dict[str, tuple[Maker, str, str, str]] = {
     "sdss": (sdss, "spec-3.fits", "sdss", "vacuum"),
     "apVisit": (ap_visit, "apVisit.fits", "apogee", "vacuum"),
     "apStar": (ap_star, "apStar.fits", "apogee", "vacuum"),
+    "aspcapStar": (aspcap_star, "aspcapStar.fits", "apogee", "vacuum"),
+    "desi compressed": (desi_compressed, "spectra.fits", "desi", "vacuum"),
     "desi": (desi, "coadd.fits", "desi", "vacuum"),
     "harps s1d": (harps_s1d, "s1d_A.fits", "harps", "air"),
+    "harps e2ds": (harps_e2ds, "e2ds_A.fits", "harps", "air"),
+    "harps e2ds, wave file": (harps_e2ds_with_wave_file, "e2ds_B.fits", "harps", "air"),
+    "hpf goldilocks": (hpf_goldilocks, "hpf2.fits", "hpf", "vacuum"),
     "hpf": (hpf, "hpf.fits", "hpf", "vacuum"),
     "caracal": (caracal, "car-nir_A.fits", "carmenes", "vacuum"),
+    "carmenes table": (carmenes_table, "car-nir_A_tell.fits", "carmenes", "vacuum"),
+    "carmenes exchanged": (carmenes_exchanged, "car-nir_B_tell.fits", "carmenes", "vacuum"),
     "gaia": (gaia_rvs, "rvs.csv", "gaia-rvs", "vacuum"),
     "mastar": (mastar, "goodspec.fits", "mastar", "vacuum"),
+    "maury generate": (generated, "generated.fits", "maury", "vacuum"),
     "miles": (miles, "m0001V.fits", "miles", "air"),
     "image": (image_1d, "star.fits", "image1d", "air"),
+    "image iraf": (image_iraf, "star2.fits", "image1d", "vacuum"),
+    "eso phase 3": (eso_phase3, "ADP.fits", "table", "air"),
     "table fits": (table_fits, "table.fits", "table", "vacuum"),
     "table votable": (table_votable, "table.vot", "table", "vacuum"),
     "table ecsv": (table_ecsv, "table.ecsv", "table", "vacuum"),

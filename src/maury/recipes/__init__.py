@@ -1,7 +1,10 @@
 """Recipes: one TOML file describes one training from files to model.
 
 * :mod:`~maury.recipes.schema`: what a recipe may say; ``load_recipe`` for built-in names and files.
-* :mod:`~maury.recipes.dataset`: its data section -> prepared training set.
+  (:mod:`~maury.recipes.data_schema`: its data section.)
+* :mod:`~maury.recipes.dataset`: its data section -> prepared training set of one or several parts.
+* :mod:`~maury.recipes.parts`: one part, from files to labelled spectra; :mod:`~maury.recipes.label_table` its table (units:
+  :mod:`~maury.recipes.label_units`), :mod:`~maury.recipes.joins` rows to spectra, :mod:`~maury.recipes.stacking` visits to stars.
 * :mod:`~maury.recipes.training`: its train section -> inferrer.
 * :mod:`~maury.recipes.run`: all of it, with cross-validation and calibrated errors.
 * ``builtin/``: the recipes that come with the package.

@@ -10,17 +10,16 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from maury.errors import MauryError, RecipeError
 from maury.labels import Label, make_label
 from maury.prepare import Preparation
+from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
+from maury.recipes.data_schema import Strict as _Strict
+from maury.recipes.label_units import check_labels_of
 
 BUILTIN_FOLDER = Path(__file__).with_name("builtin")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LabelRecipe(_Strict):
@@ -35,22 +34,6 @@ class LabelRecipe(_Strict):
 
     def to_label(self) -> Label:
         return make_label(self.name, self.unit, self.coordinate)
-
-
-class DataRecipe(_Strict):
-    """Labelled spectra: a glob below the data folder and a table joined on the file name."""
-
-    spectra: str
-    table: str
-    join: str = "file"
-    format: str | None = None
-    medium: Literal["air", "vacuum"] | None = None
-    assumed_snr: float | None = Field(default=None, gt=0)
-    limits: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label or table column -> (low, high)")
-    snr_column: Literal["snr", "snr_sum"] = "snr"
-    min_snr: float | None = None
-    rv_column: str | None = Field(default=None, description="table column with the radial velocity, km/s")
-    star_column: str | None = Field(default=None, description="table column that names the star: folds never split a star")
 
 
 class CovarianceRecipe(_Strict):
@@ -169,6 +152,10 @@ class Recipe(_Strict):
     def preparation(self) -> Preparation:
         return Preparation.from_config([dict(step) for step in self.prepare])
 
+    def preparation_of(self, part: PartRecipe) -> Preparation:
+        """The part's own steps where it has some, else the recipe's."""
+        return Preparation.from_config([dict(step) for step in part.prepare]) if part.prepare else self.preparation
+
 
 def builtin_recipes() -> dict[str, Path]:
     """Names and files of the recipes that come with the package."""
@@ -204,8 +191,9 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     """
     try:
         recipe = Recipe.model_validate(content)
-        for make in (lambda: recipe.labels, lambda: recipe.preparation):
-            make()
+        for part in recipe.data.all_parts:
+            recipe.preparation_of(part)
+            check_labels_of(part, recipe.labels)
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_first_sentence(error)}") from None
     except MauryError as error:
@@ -237,6 +225,9 @@ def _known_keys(section: str) -> str:
     tables: dict[str, type[BaseModel]] = {
         "": Recipe,
         "data": DataRecipe,
+        "data.library": LibraryRecipe,
+        "data.parts": PartRecipe,
+        "data.parts.library": LibraryRecipe,
         "label": LabelRecipe,
         "train": TrainRecipe,
         "train.covariance": CovarianceRecipe,

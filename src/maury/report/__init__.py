@@ -1,9 +1,11 @@
 """Report: figures of catalogues, fits and validations.
 
 * :mod:`~maury.report.style` : palette, axis names, saving
-* :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure` : one function per figure; each returns a matplotlib Figure
+* :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure`, :mod:`~maury.report.coverage_figure` : one function per figure;
+  each returns a matplotlib Figure
 """
 
+from maury.report.coverage_figure import coverage_figure
 from maury.report.figures import (
     cross_validation_figure,
     kiel_diagram,
@@ -15,6 +17,7 @@ from maury.report.fit_figure import fit_example
 from maury.report.style import save_figure
 
 __all__ = [
+    "coverage_figure",
     "cross_validation_figure",
     "fit_example",
     "kiel_diagram",

@@ -1,0 +1,138 @@
+"""What a recipe may say about its data: one part, or several that become one training set.
+
+``[data]`` is itself a part (:class:`PartRecipe`); with ``[[data.parts]]`` it only holds the list of them. Everything behind this
+file sees parts alone (:attr:`DataRecipe.all_parts`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from maury.errors import RecipeError
+
+ON_SKY = "sky"
+"""The word for ``join`` that joins by position instead of by a column."""
+
+
+class Strict(BaseModel):
+    """Every table of a recipe: an unknown key is an error, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LibraryRecipe(Strict):
+    """A synthetic library in one file (see :func:`maury.read.library.read_library` for what each name stands for)."""
+
+    file: str
+    wavelength: str
+    wavelength_unit: str
+    medium: Literal["air", "vacuum"]
+    flux: str
+    flux_scale: str | None = None
+    labels: str | None = None
+    label_names: str | tuple[str, ...] | None = None
+    resolving_power: float | None = Field(default=None, gt=0)
+    fwhm: float | None = Field(default=None, gt=0, description="Å")
+
+    @model_validator(mode="after")
+    def _one_resolution(self) -> LibraryRecipe:
+        if (self.resolving_power is None) == (self.fwhm is None):
+            raise RecipeError(
+                f"expected one of resolving_power and fwhm (Å) for the library {self.file}, got both or none; say the resolution "
+                "of its spectra, very high (1e6) if they were never broadened"
+            )
+        return self
+
+
+class PartRecipe(Strict):
+    """Labelled spectra of one origin: a glob below the data folder and a table joined to it, or a synthetic library."""
+
+    spectra: str | None = None
+    table: str | None = None
+    join: str = Field(default="file", description=f"column of the table that names the spectra, or '{ON_SKY}'")
+    join_meta: str | None = Field(default=None, description="meta column that ``join`` names; none: the file's name")
+    ra_column: str = Field(default="ra", description="of the table, degrees, for a join on the sky")
+    dec_column: str = Field(default="dec", description="of the table, degrees, for a join on the sky")
+    radius_arcsec: float = Field(default=1.0, gt=0, le=3600, description="of a join on the sky")
+    format: str | None = None
+    medium: Literal["air", "vacuum"] | None = None
+    assumed_snr: float | None = Field(default=None, gt=0, description="per pixel of the file")
+    library: LibraryRecipe | None = None
+    columns: dict[str, str] = Field(default_factory=dict, description="label -> column of this part's table")
+    error_columns: dict[str, str] = Field(default_factory=dict, description="label -> column of its errors in this table")
+    units: dict[str, str] = Field(default_factory=dict, description="label -> unit of this part's column")
+    limits: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label or table column -> (low, high)")
+    snr_column: Literal["snr", "snr_sum"] = "snr"
+    min_snr: float | None = None
+    rv_column: str | None = Field(default=None, description="table column with the radial velocity, km/s")
+    star_column: str | None = Field(default=None, description="table column that names the star: folds never split a star")
+    stack_visits: bool = False
+    prepare: tuple[dict[str, Any], ...] = ()
+    weight: Annotated[float, Field(gt=0)] | Literal["equal"] | None = None
+    validated: bool | None = Field(default=None, description="whether its stars are scored in cross-validation")
+    name: str = "data"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PartRecipe:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Raise RecipeError unless this is spectra with a table, or a library."""
+        if self.join == ON_SKY and self.join_meta is not None:
+            raise RecipeError(
+                f"expected no join_meta for part {self.name!r}, which is joined on the sky, got {self.join_meta!r}; choose one"
+            )
+        if self.library is None:
+            for key in ("spectra", "table"):
+                if getattr(self, key) is None:
+                    raise RecipeError(f"expected {key} for part {self.name!r} of the data, got none; name spectra and table")
+            return
+        unused = [
+            key for key in ("spectra", "table", "join_meta", "medium", "format", "rv_column") if getattr(self, key) is not None
+        ]
+        if unused:
+            raise RecipeError(
+                f"expected no {unused[0]} beside the library of part {self.name!r}, got {getattr(self, unused[0])!r}; "
+                "make two parts of them"
+            )
+        if self.assumed_snr is None:
+            raise RecipeError(
+                f"expected assumed_snr for the library of part {self.name!r}, got none; synthetic spectra have no errors"
+            )
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether its stars are scored in cross-validation: observed ones are, synthetic ones are not, unless said."""
+        return self.library is None if self.validated is None else self.validated
+
+
+class DataRecipe(PartRecipe):
+    """Labelled spectra of one part, or of several."""
+
+    parts: tuple[PartRecipe, ...] = ()
+
+    def check(self) -> None:
+        """Raise RecipeError unless this is one part, or several with different names and weights of one kind."""
+        if not self.parts:
+            super().check()
+            return
+        defaults = PartRecipe.model_construct()
+        own = [name for name in PartRecipe.model_fields if getattr(self, name) != getattr(defaults, name)]
+        if own:
+            raise RecipeError(f"expected only [[data.parts]] in [data], got {own[0]!r} too; give it to the parts it is meant for")
+        names = [part.name for part in self.parts]
+        if len(set(names)) != len(names):
+            raise RecipeError(f"expected a name of its own for every part of the data, got {', '.join(names)}; rename one")
+        kinds = {type(part.weight) for part in self.parts}
+        if len(kinds) > 1:
+            raise RecipeError(
+                "expected weights of the data's parts all as numbers, or all 'equal', or none, got a mixture; say it alike"
+            )
+
+    @property
+    def all_parts(self) -> tuple[PartRecipe, ...]:
+        """The parts; a recipe without ``[[data.parts]]`` is one part."""
+        return self.parts or (self,)
