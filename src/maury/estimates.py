@@ -101,6 +101,47 @@ class LabelEstimates:
             flag=np.where(where.any(axis=1), self.flag | bit, self.flag),
         )
 
+    def only(self, names: Sequence[str]) -> LabelEstimates:
+        """The same stars with some of the labels, in the order given (what a region or an error model knows of)."""
+        if tuple(names) == self.labels.names:
+            return self
+        index = [self.labels.index(name) for name in names]
+        changes: dict[str, Any] = {"labels": self.labels.only(names)}
+        for name in ("values", "label_flags", "raw_values"):
+            array = getattr(self, name)
+            changes[name] = None if array is None else array[:, index]
+        for name in ("covariance", "raw_covariance"):
+            array = getattr(self, name)
+            changes[name] = None if array is None else array[:, index][:, :, index]
+        return replace(self, **changes)
+
+    def merged(self, part: LabelEstimates) -> LabelEstimates:
+        """These estimates with the values, errors and flags of ``part``, which are :meth:`only` some labels of the same stars.
+
+        Correlations between those labels and the others stay as they were.
+        """
+        if part.labels.names == self.labels.names:
+            return part
+        index = np.array([self.labels.index(name) for name in part.labels.names])
+        values, label_flags = self.values.copy(), self.label_flags.copy()
+        values[:, index], label_flags[:, index] = part.values, part.label_flags
+        ratio = np.ones(self.values.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio[:, index] = np.nan_to_num(part.errors / self.errors[:, index], nan=1.0, posinf=1.0)
+        covariance = self.covariance * ratio[:, :, None] * ratio[:, None, :]
+        covariance[:, index[:, None], index] = part.covariance
+        calibrated = part.raw_covariance is not None
+        return replace(
+            self,
+            values=values,
+            covariance=covariance,
+            flag=part.flag,
+            label_flags=label_flags,
+            meta=part.meta,
+            raw_values=self.values if part.raw_values is not None else self.raw_values,
+            raw_covariance=self.covariance if calibrated and self.raw_covariance is None else self.raw_covariance,
+        )
+
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> LabelEstimates:
         """The same estimates with only the given rows."""
         positions = np.arange(len(self))[rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))]

@@ -49,6 +49,7 @@ KNOWN_LABELS: dict[str, Label] = _known(
     Label("v_macro", "km/s", "macro-turbulent velocity", "phys.veloc", positive=True),
     Label("vsini", "km/s", "projected rotational velocity", "phys.veloc.rotat", positive=True),
     Label("rv", "km/s", "radial velocity", "spect.dopplerVeloc"),
+    Label("delta_rv", "km/s", "radial velocity left after the shift by the given rv, receding positive", "spect.dopplerVeloc"),
     Label("radius", "Rsun", "stellar radius, nominal solar", "phys.size.radius", positive=True),
     Label("mass", "Msun", "stellar mass, nominal solar", "phys.mass", positive=True),
     Label("luminosity", "Lsun", "bolometric luminosity, nominal solar", "phys.luminosity", positive=True),
@@ -140,6 +141,22 @@ class LabelSet:
         """The same labels with the scaling of The Payne: the training range becomes [-0.5, 0.5] (METHODS 0.6)."""
         corners = np.sort(_to_coordinate(self.labels, np.array([self.lower, self.upper])), axis=0)
         return replace(self, pivot=tuple(corners.mean(axis=0).tolist()), spread=tuple(np.ptp(corners, axis=0).tolist()))
+
+    def only(self, names: Sequence[str]) -> LabelSet:
+        """Some of the labels, in the order given."""
+        index = [self.index(name) for name in names]
+        parts = (tuple(getattr(self, field)[i] for i in index) for field in ("labels", "pivot", "spread", "lower", "upper"))
+        return LabelSet(*parts)
+
+    def with_label(self, label: Label, lower: float, upper: float) -> LabelSet:
+        """These labels and one more with a linear coordinate, whose range becomes [-1, 1]."""
+        return LabelSet(
+            (*self.labels, label),
+            (*self.pivot, 0.5 * (lower + upper)),
+            (*self.spread, 0.5 * (upper - lower)),
+            (*self.lower, lower),
+            (*self.upper, upper),
+        )
 
     # -- description --------------------------------------------------------------------------------------------
 

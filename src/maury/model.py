@@ -105,12 +105,15 @@ class Model:
 
     def judge(self, estimates: LabelEstimates) -> LabelEstimates:
         """Estimates with region, cuts, velocity flag and calibrated errors applied."""
-        out = estimates if self.region is None else self.region.flag(estimates)
-        out = self.cuts.apply(out)
+        known = estimates.only(self.inferrer.emulator.labels.names)  # a fitted velocity has no region and no error model
+        known = known if self.region is None else self.region.flag(known)
+        out = self.cuts.apply(estimates.merged(known))
         if "no_velocity" in out.meta.colnames:
             missing = np.ma.filled(np.ma.asarray(out.meta["no_velocity"]), False).astype(bool)
             out = out.add_flag(missing, int(ResultFlag.NO_VELOCITY))
-        return out if self.error_model is None else self.error_model.apply(out)
+        if self.error_model is None:
+            return out
+        return out.merged(self.error_model.apply(out.only(known.labels.names)))
 
     # -- files --------------------------------------------------------------------------------------------------
 

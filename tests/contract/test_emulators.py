@@ -9,7 +9,7 @@ import pytest
 
 from maury.emulate import emulator_from_arrays
 from maury.emulate.cannon import CannonConfig, train_cannon
-from maury.fit.chi2 import make_problem
+from maury.fit.problems import make_problem
 from maury.fit.fitter import ChiSquareFitter
 from maury.labels import Label
 from maury.protocols import Emulator, ModelCovariance, TermEmulator

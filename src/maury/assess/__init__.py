@@ -3,7 +3,10 @@
 * :mod:`~maury.assess.metrics`: bias, robust scatter, RMSE, pulls, coverage.
 * :mod:`~maury.assess.crossval`: k-fold cross-validation of a whole training.
 * :mod:`~maury.assess.calibration`, :mod:`~maury.assess.learn_errors`: error models and how they are learned.
+* :mod:`~maury.assess.visits`, :mod:`~maury.assess.repeats`, :mod:`~maury.assess.learn_repeats`: visits of a star, and errors
+  from what they differ by.
+* :mod:`~maury.assess.emulation`: how well spectra are generated. :mod:`~maury.assess.resolution`: what line widths do to labels.
 * :mod:`~maury.assess.quality`: named cuts that set flags.
-* :mod:`~maury.assess.region`: hull and Mahalanobis distance of the training labels.
+* :mod:`~maury.assess.region`: hull, Mahalanobis distance and local density of the training labels.
 * :mod:`~maury.assess.mdwarf`: sequences of M dwarfs.
 """

@@ -1,11 +1,12 @@
 """Error models: formal errors replaced or enlarged by what validation stars taught (see :mod:`maury.assess.learn_errors`).
 
-Two models share the seam :class:`ErrorModel`:
+Three models share the seam :class:`ErrorModel`:
 
 * :class:`SnrErrorModel`: the error is a function of signal-to-noise alone (Galgano et al. 2020, Sect. 4.2 and Table 1).
 * :class:`ErrorInflation`: e_cal^2 = (scale e)^2 + floor^2 per label, learned from the pulls of cross-validation.
+* :class:`~maury.assess.repeats.RepeatErrorModel`: a quadratic of labels and S/N, from repeat visits (Imig+2022).
 
-Both move the formal covariance to ``raw_covariance`` and rescale it so that correlations between labels stay.
+All move the formal covariance to ``raw_covariance`` and rescale it so that correlations between labels stay.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ class SnrErrorModel:
         UsageError
             If labels or units differ, or snr has another length.
         """
-        _check_labels(self.labels, self.units, estimates.labels)
-        x = _snr_of(estimates, snr, self.snr_column)
+        check_labels(self.labels, self.units, estimates.labels)
+        x = snr_of(estimates, snr, self.snr_column)
         order = [self.labels.index(name) for name in estimates.labels.names]
-        calibrated = _with_errors(estimates, self.sigma(x)[:, order])
+        calibrated = with_errors(estimates, self.sigma(x)[:, order])
         return calibrated.add_flag(~_inside(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
 
     def to_config(self) -> dict[str, Any]:
@@ -139,14 +140,14 @@ class ErrorInflation:
         UsageError
             If labels or units differ, or snr has another length.
         """
-        _check_labels(self.labels, self.units, estimates.labels)
+        check_labels(self.labels, self.units, estimates.labels)
         order = [self.labels.index(name) for name in estimates.labels.names]
         formal = np.full((len(estimates), len(order)), np.nan)
         formal[:, order] = estimates.errors
-        calibrated = _with_errors(estimates, self.sigma(formal)[:, order])
+        calibrated = with_errors(estimates, self.sigma(formal)[:, order])
         if self.snr_range is None:
             return calibrated
-        x = _snr_of(estimates, snr, self.snr_column)
+        x = snr_of(estimates, snr, self.snr_column)
         return calibrated.add_flag(~_inside(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
 
     def to_config(self) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class ErrorInflation:
         return {"kind": "inflation", **asdict(self)}
 
 
-def error_model_from_config(config: dict[str, Any]) -> SnrErrorModel | ErrorInflation:
+def error_model_from_config(config: dict[str, Any]) -> ErrorModel:
     """The error model that ``to_config`` described.
 
     Raises
@@ -167,8 +168,13 @@ def error_model_from_config(config: dict[str, Any]) -> SnrErrorModel | ErrorInfl
         return SnrErrorModel(**values)
     if config.get("kind") == "inflation":
         return ErrorInflation(**values)
+    if config.get("kind") == "repeats":
+        from maury.assess.repeats import RepeatErrorModel  # which needs this module
+
+        return RepeatErrorModel(**values)
     raise UsageError(
-        f"expected an error model of kind 'snr' or 'inflation', got {config.get('kind')!r}; was it written by a newer maury?"
+        f"expected an error model of kind 'snr', 'inflation' or 'repeats', got {config.get('kind')!r}; "
+        "was it written by a newer maury?"
     )
 
 
@@ -201,7 +207,7 @@ def galgano2020_error_model(variant: Variant = "corrected") -> SnrErrorModel:
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
+def with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
     """Estimates with standard errors ``sigma`` (n, K) and the correlations they had; NaN sigma keeps a star's formal errors.
 
     A label without usable formal error has no correlations: its covariances become 0.
@@ -218,7 +224,7 @@ def _with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates
     return estimates.with_(covariance=covariance, raw_covariance=raw)
 
 
-def _snr_of(estimates: LabelEstimates, snr: ArrayLike | None, column: str) -> FloatArray:
+def snr_of(estimates: LabelEstimates, snr: ArrayLike | None, column: str) -> FloatArray:
     x = signal_to_noise(estimates, column) if snr is None else np.asarray(snr, dtype=float)
     if x.shape != (len(estimates),):
         raise UsageError(f"expected one signal-to-noise ratio for each of {len(estimates)} stars, got shape {x.shape}")
@@ -230,7 +236,7 @@ def _inside(snr: FloatArray, snr_range: SnrRange) -> NDArray[np.bool_]:
     return (snr >= low) & (snr <= (np.inf if high is None else high))
 
 
-def _check_labels(names: Sequence[str], units: Sequence[str], labels: LabelSet) -> None:
+def check_labels(names: Sequence[str], units: Sequence[str], labels: LabelSet) -> None:
     ours, theirs = dict(zip(names, units, strict=True)), dict(zip(labels.names, labels.units, strict=True))
     if ours != theirs:
         raise UsageError(

@@ -4,6 +4,7 @@
 * :mod:`~maury.catalogue.build` : LabelEstimates -> astropy Table
 * :mod:`~maury.catalogue.provenance` : which command, versions and time made it
 * :mod:`~maury.catalogue.write`, :mod:`~maury.catalogue.read` : files, by extension
+* :mod:`~maury.catalogue.spectra_file` : spectra made from labels, and their file
 """
 
 from maury.catalogue.build import build_catalogue

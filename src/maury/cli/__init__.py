@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from maury import __version__
+from maury.cli.assess import assess
+from maury.cli.combine import combine
 from maury.cli.demo import demo
+from maury.cli.generate import CONTEXT, generate
 from maury.cli.infer import infer
 from maury.cli.info import info
 from maury.cli.read import read
@@ -25,6 +28,7 @@ First steps:
   [bold]maury recipes[/]                             which models can be trained?
   [bold]maury train miles --data DIR -o m.safetensors[/]
   [bold]maury infer m.safetensors *.fits -o stars.fits[/]
+  [bold]maury generate m.safetensors --teff 5777 --logg 4.44 --fe_h 0 -o sun.fits[/]
   [bold]maury info stars.fits[/]                     what did I get, and from what?
 
 Every command has [bold]--help[/]."""
@@ -36,8 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (read, recipes, train, infer, info, demo):
+for command in (read, recipes, train, infer, info, demo, assess, combine):
     app.command(command.__name__)(command)
+app.command("generate", context_settings=CONTEXT)(generate)
 
 
 def _version(value: bool) -> None:

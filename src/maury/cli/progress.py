@@ -12,6 +12,8 @@ STAGES = {
     "train": "training",
     "fit": "fitting",
     "simulate": "making spectra",
+    "calibrate": "calibrating errors",
+    "degrade": "degrading",
 }
 
 

@@ -20,8 +20,14 @@ def train(
     folds: Annotated[int | None, typer.Option("--folds", help="Folds of the cross-validation; 0: none.", min=0)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the folds.")] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for figures of the cross-validation.")] = None,
+    device: Annotated[str, typer.Option("--device", help="Where networks are trained: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train a model as a recipe says, cross-validate it, and write it to one file."""
+    """Train a model as a recipe says, cross-validate it, and write it to one file.
+
+    Networks keep the state of their training beside the output: after a kill, the same command goes on where it was.
+    """
+    import shutil
+
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
     from maury.errors import ModelFileError
@@ -31,9 +37,11 @@ def train(
     if not output.resolve().parent.is_dir():
         raise ModelFileError(f"expected an existing folder for {output}, got none; make the folder first")
     ready = _with_options(load_recipe(recipe), folds, seed)
+    state = output.resolve().with_name(f".{output.name}.training")
     with stage_bars() as report:
-        run = run_recipe(ready, data, report)
+        run = run_recipe(ready, data, report, device=device, checkpoints=state)
     model_id = save_model(run.model, output)
+    shutil.rmtree(state, ignore_errors=True)
     if plots is not None:
         _plots(run, plots)
     _print(output_console(), run, output, model_id)
@@ -59,12 +67,12 @@ def _plots(run: TrainingRun, folder: Path) -> None:
     from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    labels, stars = run.model.labels, run.training_set
+    labels, stars = run.model.inferrer.emulator.labels, run.training_set
     if "teff" in labels.names and len(labels) > 1:
         save_figure(coverage_figure(labels, stars.values, stars.part), folder / "coverage.png")
     if run.held_out is None:
         return
-    truth, held = run.training_set.values, run.held_out
+    truth, held = run.scored.values, run.held_out.only(labels.names)
     save_figure(true_vs_recovered(held.labels, truth, held.values, held.errors, held.flag), folder / "recovered.png")
     save_figure(pull_histogram(held.labels, truth, held.values, held.errors), folder / "pulls.png")
     by = held.labels.names[0]
@@ -77,7 +85,8 @@ def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> N
     left_out = run.training_set.left_out
     console.print(f"{len(run.training_set)} training spectra, {len(left_out)} left out{': ' if left_out else ''}", end="")
     console.print(_reasons(left_out))
-    console.print(f"condition number of the design matrix {run.condition_number:.3g}")
+    if run.condition_number is not None:
+        console.print(f"condition number of the design matrix {run.condition_number:.3g}")
     if run.scores:
         console.print("\nheld-out stars (cross-validation; bias = median, scatter = 1.4826 MAD):")
         console.print(format_table(run.scores), markup=False, soft_wrap=True)

@@ -1,8 +1,10 @@
 """Labels -> flux: emulators, and what they share.
 
-* :mod:`~maury.emulate.cannon`: The Cannon, a polynomial of the labels per pixel.
-* :mod:`~maury.emulate.polynomial`: its terms.
+* :mod:`~maury.emulate.cannon`: The Cannon, a polynomial of the labels per pixel; :mod:`~maury.emulate.polynomial`: its terms.
+* :mod:`~maury.emulate.payne`: The Payne, a network; :mod:`~maury.emulate.payne_config` its settings,
+  :mod:`~maury.emulate.payne_training` its training (the only one here that needs torch).
 * :mod:`~maury.emulate.covariance`: the model's own covariance from cross-validated residuals, for every emulator.
+* :mod:`~maury.emulate.robust`: weights of training stars whose spectrum does not go with their labels.
 """
 
 from __future__ import annotations
@@ -12,15 +14,35 @@ from typing import Any
 from numpy.typing import NDArray
 
 from maury.emulate.cannon import CannonConfig, CannonEmulator, train_cannon
+from maury.emulate.payne import PayneEmulator
+from maury.emulate.payne_config import PayneConfig
 from maury.errors import ModelFileError
 
-__all__ = ["EMULATORS", "CannonConfig", "CannonEmulator", "emulator_from_arrays", "train_cannon"]
+__all__ = [
+    "EMULATORS",
+    "CannonConfig",
+    "CannonEmulator",
+    "PayneConfig",
+    "PayneEmulator",
+    "emulator_from_arrays",
+    "train_cannon",
+    "train_payne",
+]
 
-EMULATORS = {"cannon": CannonEmulator}
+EMULATORS: dict[str, type[CannonEmulator] | type[PayneEmulator]] = {"cannon": CannonEmulator, "payne": PayneEmulator}
 """Kinds of emulator that a model file may hold."""
 
 
-def emulator_from_arrays(arrays: dict[str, NDArray[Any]], config: dict[str, Any]) -> CannonEmulator:
+def __getattr__(name: str) -> Any:
+    """``train_payne`` when it is first asked for: torch takes seconds to import (PEP 562)."""
+    if name == "train_payne":
+        from maury.emulate.payne_training import train_payne
+
+        return train_payne
+    raise AttributeError(f"module 'maury.emulate' has no attribute {name!r}")
+
+
+def emulator_from_arrays(arrays: dict[str, NDArray[Any]], config: dict[str, Any]) -> CannonEmulator | PayneEmulator:
     """The emulator that was saved as ``arrays`` and ``config``.
 
     Raises

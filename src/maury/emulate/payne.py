@@ -91,6 +91,10 @@ class PayneEmulator:
         """The same network with another covariance (see :mod:`maury.emulate.covariance`)."""
         return replace(self, model_covariance=covariance)
 
+    def member(self, number: int) -> PayneEmulator:
+        """One network of the ensemble alone."""
+        return replace(self, layers=tuple((weight[[number]], bias[[number]]) for weight, bias in self.layers))
+
     # -- the network --------------------------------------------------------------------------------------------
 
     def _on_rows(self, scaled: FloatArray, function: Any) -> FloatArray:

@@ -10,9 +10,9 @@ unseen stars, from which the model's covariance is learned, come for free.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,67 +22,18 @@ from torch import Tensor, nn
 from maury.emulate.cannon import covered
 from maury.emulate.components import principal_components
 from maury.emulate.payne import PayneEmulator
+from maury.emulate.payne_config import PayneConfig
 from maury.errors import UsageError
 from maury.labels import Label, LabelSet
 from maury.networks.mlp import StackedMlp
 from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
 from maury.train.checkpoint import Checkpoint, fingerprint_of
-from maury.train.loop import History, LoopConfig, train_network
+from maury.train.loop import History, train_network
 from maury.train.splits import k_folds
 
 FloatArray = NDArray[np.float64]
-LossName = Literal["mse", "l1", "huber"]
-
 _HUBER_KNEE = 1.0  # in standard deviations of an output
-
-
-@dataclass(frozen=True)
-class PayneConfig:
-    """How a Payne is trained.
-
-    Parameters
-    ----------
-    hidden : neurons of the hidden layers.
-    activation : "silu", "tanh", "sigmoid", "relu" or "leaky_relu".
-    components : principal components that the network learns; 0: the pixels themselves.
-    members : networks of the ensemble; with one, ``validation_fraction`` of the stars are held back.
-    loss : "mse", "l1" (published) or "huber".
-    scaling : of the labels: "range" (to [-0.5, 0.5], published) or "percentile" (that of The Cannon; outlying labels do not
-        squeeze the rest).
-    power : each component's error counts by its variance to this power: 1 is the plain error of the flux, 0 weighs all alike.
-    loop : optimiser, epochs, patience.
-    """
-
-    hidden: tuple[int, ...] = (64, 64)
-    activation: str = "silu"
-    components: int = 40
-    members: int = 5
-    validation_fraction: float = 0.1
-    loss: LossName = "mse"
-    scaling: Literal["range", "percentile"] = "percentile"
-    power: float = 0.5
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 3e-3, 1e-2, "cosine", 0, 1500, 10, 0))
-
-    def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1 or self.members < 1 or self.components < 0:
-            raise UsageError("expected hidden layers and members of at least 1 and components >= 0, got others; correct them")
-        if not 0 < self.validation_fraction < 1:
-            raise UsageError(f"expected a validation fraction between 0 and 1, got {self.validation_fraction}")
-
-
-_PUBLISHED = PayneConfig(
-    hidden=(300, 300),
-    activation="leaky_relu",
-    components=0,
-    members=1,
-    loss="l1",
-    scaling="range",
-    loop=LoopConfig("radam", 1e-4, 0.0, "constant", 512, 10_000, 100, 0),
-)
-PRESETS: dict[str, PayneConfig] = {"maury": PayneConfig(), "ting2019": _PUBLISHED, "imig2022": _PUBLISHED}
-"""Named settings. ``ting2019``: the published code, version 1.1 (its "steps" are epochs; a last incomplete batch is used here,
-dropped there). ``imig2022``: the paper names "two hidden layers as The Payne" and PyTorch only, so it is the same network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +46,13 @@ class PayneTraining:
     residuals : (n, n_pixels) flux minus the prediction of a member that did not see the star; 0 where masked. Rows of stars that
         every member saw (one member, its training stars) are NaN.
     history : losses by epoch.
+    held_back : (E, n) which stars each member did not train on.
     """
 
     emulator: PayneEmulator
     residuals: FloatArray
     history: History
+    held_back: NDArray[np.bool_]
 
 
 def train_payne(
@@ -151,7 +104,7 @@ def train_payne(
     residuals = _held_out_residuals(emulator, spectra, scaled, held_back)
     variance = np.nanmean(np.where(spectra.ivar > 0, residuals, np.nan) ** 2, axis=0) if len(spectra) else residuals[0]
     diagonal = np.where(covered(spectra) & np.isfinite(variance), variance, np.inf)
-    return PayneTraining(emulator.with_covariance(ModelCovariance(diagonal)), residuals, history)
+    return PayneTraining(emulator.with_covariance(ModelCovariance(diagonal)), residuals, history, held_back)
 
 
 def _held_back(n: int, config: PayneConfig, groups: tuple[str, ...] | None) -> NDArray[np.bool_]:
@@ -269,6 +222,5 @@ def _held_out_residuals(
 ) -> FloatArray:
     residuals = np.full(spectra.flux.shape, np.nan)
     for member, stars in enumerate(held_back):
-        alone = replace(emulator, layers=tuple((w[[member]], b[[member]]) for w, b in emulator.layers))
-        residuals[stars] = spectra.flux[stars] - alone.terms(scaled[stars]) @ emulator.coefficients
+        residuals[stars] = spectra.flux[stars] - emulator.member(member).terms(scaled[stars]) @ emulator.coefficients
     return np.where(spectra.ivar > 0, residuals, np.where(np.isnan(residuals), np.nan, 0.0))

@@ -11,7 +11,7 @@ term-space matrices), :class:`PixelProblem` for all others. Sums are float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,15 @@ class Problem(Protocol):
         ...
 
 
+@runtime_checkable
+class ExactProblem(Problem, Protocol):
+    """A problem whose chi-square is an approximation good enough to step through, and which also knows the exact one."""
+
+    def exact(self, star: IntArray, scaled: FloatArray) -> Evaluation:
+        """Exact chi-square and gradient, with a Hessian good enough to end with."""
+        ...
+
+
 def inverse_variance(spectra: Spectra, covariance: ModelCovariance) -> FloatArray:
     """(n, n_pixels) D^-1: 1/(1/ivar + diagonal), 0 for masked pixels and those the model does not know."""
     return _weight(spectra.ivar, covariance.diagonal)
@@ -84,7 +93,7 @@ class TermProblem:
     """
 
     def __init__(self, spectra: Spectra, emulator: TermEmulator) -> None:
-        _check_grid(spectra, emulator)
+        check_grid(spectra, emulator)
         self.emulator = emulator
         self.n_stars, self.n_labels = len(spectra), len(emulator.labels)
         covariance = emulator.model_covariance
@@ -161,7 +170,7 @@ class PixelProblem:
     """Chi-square over pixels, for any emulator; the whitening of each star is factorised once."""
 
     def __init__(self, spectra: Spectra, emulator: Emulator) -> None:
-        _check_grid(spectra, emulator)
+        check_grid(spectra, emulator)
         self.emulator = emulator
         self.n_stars, self.n_labels = len(spectra), len(emulator.labels)
         covariance = emulator.model_covariance
@@ -211,14 +220,8 @@ class PixelProblem:
         return self.emulator.predict_jacobian(labels.unscale(scaled)) * labels.unscale_slope(scaled)[:, None, :]
 
 
-def make_problem(spectra: Spectra, emulator: Emulator) -> Problem:
-    """The fastest problem for this emulator."""
-    if isinstance(emulator, TermEmulator):
-        return TermProblem(spectra, emulator)
-    return PixelProblem(spectra, emulator)
-
-
-def _check_grid(spectra: Spectra, emulator: Emulator) -> None:
+def check_grid(spectra: Spectra, emulator: Emulator) -> None:
+    """Raise UsageError unless the spectra are on the emulator's grid."""
     if spectra.n_pixels != len(emulator.wavelength) or not np.allclose(
         spectra.wavelength, emulator.wavelength, rtol=0, atol=1e-6
     ):

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
-from maury.fit.chi2 import Problem, make_problem, usable_pixels
+from maury.fit.chi2 import ExactProblem, Problem, usable_pixels
 from maury.fit.continuum import ContinuumModes
-from maury.fit.lm import LmResult, LmSettings, minimise
-from maury.fit.prior import LabelPrior, PriorProblem
+from maury.fit.lm import LmResult, LmSettings, minimise, refine
+from maury.fit.prior import LabelPrior, with_prior
+from maury.fit.problems import make_problem
 from maury.fit.starts import PhotometricStarts
+from maury.fit.velocity import VelocityLabel
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.protocols import Emulator
@@ -41,6 +43,8 @@ class ChiSquareFitter:
     block : stars per block (bounds memory).
     continuum : smooth calibration errors to marginalise, or None (see :class:`~maury.fit.continuum.ContinuumModes`).
     prior : of the labels, in the emulator's scaled labels, or None (see :class:`~maury.fit.prior.LabelPrior`).
+    velocity : fitted as one more label ``delta_rv``, or None (see :mod:`maury.fit.velocity`).
+    bounds_of : (label, lower, upper) bounds in label units instead of those of ``margin``.
     photometry : one more start for spectra with meta columns bp_rp and m_g, or None (see :mod:`maury.fit.starts`).
     """
 
@@ -55,6 +59,8 @@ class ChiSquareFitter:
     continuum: ContinuumModes | None = None
     prior: LabelPrior | None = None
     photometry: PhotometricStarts | None = None
+    velocity: VelocityLabel | None = None
+    bounds_of: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_starts < 1 or self.n_candidates < self.n_starts:
@@ -78,7 +84,10 @@ class ChiSquareFitter:
         points = config.get("photometry")  # models of before have none
         photometry = None if points is None else PhotometricStarts.from_config(points)
         optimiser = LmSettings(**config["optimiser"])
+        moving = config.get("velocity")
         parts = {"optimiser": optimiser, "continuum": continuum, "prior": prior, "photometry": photometry}
+        parts["velocity"] = None if moving is None else VelocityLabel(**moving)
+        parts["bounds_of"] = tuple((str(n), float(low), float(high)) for n, low, high in config.get("bounds_of", ()))
         return cls(**{**config, **parts})
 
     def fit(
@@ -109,6 +118,7 @@ class ChiSquareFitter:
         for group in (np.flatnonzero(~needs_modes), np.flatnonzero(needs_modes)):
             extend = self.continuum is not None and group.size > 0 and bool(needs_modes[group[0]])
             model = self.continuum.extend(emulator) if extend and self.continuum is not None else emulator
+            model = model if self.velocity is None else self.velocity.extend(model)
             for first in range(0, group.size, self.block):
                 block = group[first : first + self.block]
                 parts.append(self._fit_block(spectra[block], model, None if start is None else start[block]))
@@ -117,11 +127,23 @@ class ChiSquareFitter:
                     progress(sum(map(len, rows)), len(spectra))
         return LabelEstimates.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 
+    def labels_of(self, labels: LabelSet) -> LabelSet:
+        """The labels that a fit of an emulator with these labels gives."""
+        return labels if self.velocity is None else self.velocity.labels(labels)
+
     def bounds(self, labels: LabelSet) -> tuple[FloatArray, FloatArray]:
         """(K,) lower and upper bounds in scaled labels."""
         corners = np.sort(labels.scale(np.array([labels.lower, labels.upper])), axis=0)
         width = corners[1] - corners[0]
-        return corners[0] - self.margin * width, corners[1] + self.margin * width
+        if self.velocity is not None:
+            width[-1] = 0.0  # its range is its bound
+        lower, upper = corners[0] - self.margin * width, corners[1] + self.margin * width
+        for name, low, high in self.bounds_of:
+            k = labels.index(name)
+            ends = np.tile(np.array(labels.lower), (2, 1))
+            ends[:, k] = low, high
+            lower[k], upper[k] = np.sort(labels.scale(ends)[:, k])
+        return lower, upper
 
     def _fit_block(self, spectra: Spectra, emulator: Emulator, start: FloatArray | None) -> LabelEstimates:
         n_pixels = usable_pixels(spectra, emulator.model_covariance)
@@ -136,7 +158,7 @@ class ChiSquareFitter:
         if fit.size == 0:
             return estimates
         data = make_problem(spectra[fit], emulator)
-        problem = data if self.prior is None else PriorProblem(data, self.prior)
+        problem = with_prior(data, self.prior)
         lower, upper = self.bounds(emulator.labels)
         if start is None:
             starts = self._starts(problem, lower, upper)
@@ -145,8 +167,10 @@ class ChiSquareFitter:
         else:
             starts = np.nan_to_num(emulator.labels.scale(start[fit]))[:, None, :]
         best, rival = self._best_of_starts(problem, starts, lower, upper)
+        if isinstance(problem, ExactProblem):
+            best = refine(problem, best, lower, upper, self.optimiser)
         if self.prior is not None:  # the catalogue's chi-square is that of the spectrum alone
-            best = replace(best, chi2=data.chi2(np.arange(fit.size), best.scaled))
+            best = replace(best, chi2=best.chi2 - self.prior.evaluate(best.scaled[:, : self.prior.means.shape[1]]).chi2)
         return self._assemble(estimates, fit, emulator.labels, best, rival)
 
     def _best_of_starts(
@@ -169,6 +193,8 @@ class ChiSquareFitter:
     def _starts(self, problem: Problem, lower: FloatArray, upper: FloatArray) -> FloatArray:
         """(n, n_starts, K): the best candidate, then the best ones that lie well away from those already chosen."""
         candidates = candidate_points(lower, upper, self.n_candidates)
+        if self.velocity is not None:
+            candidates[:, -1] = 0.0  # starts differ in the labels; the velocity is small
         table = problem.chi2_table(candidates)
         np.putmask(table, ~np.isfinite(table), np.inf)
         offset = np.abs(candidates[:, None, :] - candidates[None, :, :]) / (upper - lower)

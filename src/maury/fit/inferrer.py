@@ -29,7 +29,7 @@ class EmulatorInferrer:
 
     @property
     def labels(self) -> LabelSet:
-        return self.emulator.labels
+        return self.fitter.labels_of(self.emulator.labels)
 
     def infer(self, spectra: Spectra, progress: Callable[[int, int], None] | None = None) -> LabelEstimates:
         """Labels of prepared spectra on the emulator's grid (see :meth:`ChiSquareFitter.fit`)."""

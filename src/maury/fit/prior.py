@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maury.errors import UsageError
-from maury.fit.chi2 import Evaluation, Problem
+from maury.fit.chi2 import Evaluation, ExactProblem, Problem
 from maury.labels import LabelSet
 
 FloatArray = NDArray[np.float64]
@@ -95,21 +95,46 @@ class LabelPrior:
 
 
 class PriorProblem:
-    """A problem with the prior's -2 ln density added to its chi-square."""
+    """A problem with the prior's -2 ln density added to its chi-square; labels beyond the prior's (a velocity) are free."""
 
     def __init__(self, problem: Problem, prior: LabelPrior) -> None:
         self.problem, self.prior = problem, prior
         self.n_stars, self.n_labels = problem.n_stars, problem.n_labels
 
     def chi2(self, star: IntArray, scaled: FloatArray) -> FloatArray:
-        return np.asarray(self.problem.chi2(star, scaled) + self.prior.evaluate(scaled).chi2)
+        return np.asarray(self.problem.chi2(star, scaled) + self._prior(scaled).chi2)
 
     def evaluate(self, star: IntArray, scaled: FloatArray) -> Evaluation:
-        data, prior = self.problem.evaluate(star, scaled), self.prior.evaluate(scaled)
-        return Evaluation(data.chi2 + prior.chi2, data.gradient + prior.gradient, data.hessian + prior.hessian)
+        return self._add(self.problem.evaluate(star, scaled), scaled)
 
     def chi2_table(self, scaled: FloatArray) -> FloatArray:
-        return np.asarray(self.problem.chi2_table(scaled) + self.prior.evaluate(scaled).chi2)
+        return np.asarray(self.problem.chi2_table(scaled) + self._prior(scaled).chi2)
+
+    def _add(self, data: Evaluation, scaled: FloatArray) -> Evaluation:
+        prior, k = self._prior(scaled), self.prior.means.shape[1]
+        gradient, hessian = data.gradient.copy(), data.hessian.copy()
+        gradient[:, :k] += prior.gradient
+        hessian[:, :k, :k] += prior.hessian
+        return Evaluation(data.chi2 + prior.chi2, gradient, hessian)
+
+    def _prior(self, scaled: FloatArray) -> Evaluation:
+        return self.prior.evaluate(scaled[:, : self.prior.means.shape[1]])
+
+
+class ExactPriorProblem(PriorProblem):
+    """The same for a problem that is stepped through approximately."""
+
+    problem: ExactProblem
+
+    def exact(self, star: IntArray, scaled: FloatArray) -> Evaluation:
+        return self._add(self.problem.exact(star, scaled), scaled)
+
+
+def with_prior(problem: Problem, prior: LabelPrior | None) -> Problem:
+    """The problem, with the prior if there is one."""
+    if prior is None:
+        return problem
+    return ExactPriorProblem(problem, prior) if isinstance(problem, ExactProblem) else PriorProblem(problem, prior)
 
 
 def _expectation_maximisation(scaled: FloatArray, m: int) -> tuple[FloatArray, FloatArray, FloatArray]:

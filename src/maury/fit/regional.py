@@ -52,7 +52,7 @@ class RegionalInferrer:
 
     @property
     def labels(self) -> LabelSet:
-        return self.emulator.labels
+        return self.fitter.labels_of(self.emulator.labels)
 
     def infer(self, spectra: Spectra, progress: Callable[[int, int], None] | None = None) -> LabelEstimates:
         """Labels of prepared spectra on the emulators' grid (see :meth:`ChiSquareFitter.fit`)."""

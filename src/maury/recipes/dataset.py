@@ -47,6 +47,19 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.spectra)
 
+    def __getitem__(self, rows: NDArray[np.int64]) -> TrainingSet:
+        """The same set with the stars of these indices alone."""
+        return TrainingSet(
+            self.spectra[rows],
+            self.values[rows],
+            None if self.errors is None else self.errors[rows],
+            None if self.stars is None else tuple(self.stars[i] for i in rows),
+            self.left_out,
+            tuple(self.part[i] for i in rows),
+            self.validated[rows],
+            None if self.weights is None else self.weights[rows],
+        )
+
 
 def load_training_set(recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> TrainingSet:
     """Read, join, select and prepare what ``recipe.data`` describes below ``folder``.

@@ -19,6 +19,8 @@ from maury.assess.region import TrainingRegion
 from maury.emulate.cannon import CannonConfig, condition_number
 from maury.errors import RecipeError
 from maury.estimates import LabelEstimates
+from maury.fit.starts import PhotometricStarts
+from maury.grids.isochrones import read_isochrones
 from maury.model import Model
 from maury.recipes.dataset import TrainingSet, load_training_set
 from maury.recipes.schema import Recipe
@@ -37,58 +39,108 @@ class TrainingRun:
     ----------
     model : trained on all stars of the training set.
     training_set : the prepared spectra and labels.
-    held_out : cross-validated estimates of every training star with errors as the catalogue would carry them, or None.
+    scored : those of its stars that cross-validation scores (all but those of parts that are not validated).
+    held_out : cross-validated estimates of ``scored`` with errors as the catalogue would carry them, or None.
     scores : bias, scatter, RMSE and pulls of ``held_out`` by label (all stars, then the range the recipe reports).
-    condition_number : of the design matrix.
+    condition_number : of The Cannon's design matrix; None for a network.
     """
 
     model: Model
     training_set: TrainingSet
+    scored: TrainingSet
     held_out: LabelEstimates | None
     scores: list[LabelMetrics]
-    condition_number: float
+    condition_number: float | None
 
 
-def run_recipe(recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> TrainingRun:
+def run_recipe(
+    recipe: Recipe,
+    folder: str | Path,
+    progress: Progress | None = None,
+    *,
+    device: str = "cpu",
+    checkpoints: Path | None = None,
+) -> TrainingRun:
     """Train the model of ``recipe`` on the data below ``folder``.
 
     Parameters
     ----------
     progress : called with (stage, done, all); stages are read, prepare, validate, train.
+    device : where networks are trained, "cpu" or "cuda".
+    checkpoints : folder for the state of networks' trainings: a run that was killed goes on from there, to the same end.
 
     Raises
     ------
     RecipeError
         If the data do not fit the recipe; see :func:`maury.recipes.dataset.load_training_set`.
     """
+    photometry = _photometry(recipe, Path(folder))
     training_set = load_training_set(recipe, folder, progress)
-    return train_on(recipe, training_set, progress)
+    return train_on(recipe, training_set, progress, photometry=photometry, device=device, checkpoints=checkpoints)
 
 
-def train_on(recipe: Recipe, training_set: TrainingSet, progress: Progress | None = None) -> TrainingRun:
-    """Cross-validate, calibrate and train on a training set that is already prepared."""
-    trainer = Trainer(recipe, training_set.spectra, training_set.values, training_set.errors)
+def train_on(
+    recipe: Recipe,
+    training_set: TrainingSet,
+    progress: Progress | None = None,
+    *,
+    photometry: PhotometricStarts | None = None,
+    device: str = "cpu",
+    checkpoints: Path | None = None,
+) -> TrainingRun:
+    """Cross-validate, calibrate and train on a training set that is already prepared (see :func:`run_recipe`)."""
+    if recipe.train.method == "payne":
+        _need_torch(device)
+    trainer = Trainer(recipe, training_set, photometry, device, checkpoints)
     held_out = _held_out(recipe, training_set, trainer, progress)
     if progress is not None:
         progress("train", 0, 1)
     inferrer = trainer.train(np.arange(len(training_set)))
     if progress is not None:
         progress("train", 1, 1)
-    error_model = _error_model(recipe, training_set, held_out)
-    region = TrainingRegion.from_training(inferrer.labels, training_set.values)
+    labels = inferrer.emulator.labels
+    region = TrainingRegion.from_training(labels, training_set.values)
     cuts = QualityCuts(**recipe.quality.model_dump())
-    if held_out is not None:
-        held_out = cuts.apply(region.flag(held_out))
-        held_out = held_out if error_model is None else error_model.apply(held_out)
-    scores = _scores(recipe, training_set, held_out)
-    config = CannonConfig(recipe.train.order, recipe.train.terms)
-    condition = condition_number(inferrer.labels, training_set.values, config.polynomial(inferrer.labels.names))
-    provenance = _provenance(recipe, training_set, scores, condition)
-    model = Model(recipe.preparation, inferrer, region, cuts, error_model, provenance)
-    return TrainingRun(model, training_set, held_out, scores, condition)
+    scored = training_set[np.flatnonzero(training_set.validated)]
+    error_model = _error_model(recipe, scored, held_out)
+    model = Model(recipe.preparation, inferrer, region, cuts, error_model)
+    held_out = None if held_out is None else model.judge(held_out)
+    scores = _scores(recipe, scored, held_out)
+    condition = None
+    if recipe.train.method == "cannon":
+        polynomial = CannonConfig(recipe.train.order, recipe.train.terms).polynomial(labels.names)
+        condition = condition_number(labels, training_set.values, polynomial)
+    model = replace(model, provenance=_provenance(recipe, training_set, scores, condition))
+    return TrainingRun(model, training_set, scored, held_out, scores, condition)
+
+
+def _need_torch(device: str) -> None:
+    """Import torch before folds start in threads of their own; say what to do where it, or the device, is missing."""
+    try:
+        import torch
+    except ImportError:
+        raise RecipeError(
+            "expected PyTorch for training a network, got none installed; run: python3 -m pip install 'maury[networks]'"
+        ) from None
+    kind = device.split(":", maxsplit=1)[0]
+    if kind not in ("cpu", "cuda"):
+        raise RecipeError(f"expected the device cpu or cuda, got {device!r}; correct it")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(f"expected a GPU for the device {device!r}, got none that PyTorch can use; leave --device out")
+
+
+def _photometry(recipe: Recipe, folder: Path) -> PhotometricStarts | None:
+    settings = recipe.fit.photometry
+    if settings is None:
+        return None
+    paths = sorted(path for path in folder.glob(settings.isochrones) if path.is_file())
+    if not paths:
+        raise RecipeError(f"expected isochrones matching {settings.isochrones} in {folder}, got no file; check --data and the glob")
+    return PhotometricStarts.from_isochrones(read_isochrones(paths), settings.colour_scale, settings.magnitude_scale)
 
 
 def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progress: Progress | None) -> LabelEstimates | None:
+    """Estimates of the validated stars from models that did not see them; stars of other parts are in every training set."""
     if recipe.validation.folds == 0:
         if recipe.errors.model in ("held_out", "snr"):
             raise RecipeError(
@@ -96,21 +148,24 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
                 "set folds or errors.model = 'formal'"
             )
         return None
-    folds = k_folds(len(training_set), recipe.validation.folds, recipe.validation.seed, training_set.stars)
+    scored = np.flatnonzero(training_set.validated)
+    stars = None if training_set.stars is None else [training_set.stars[i] for i in scored]
+    folds = [scored[fold] for fold in k_folds(len(scored), recipe.validation.folds, recipe.validation.seed, stars)]
     report = None if progress is None else lambda done, total: progress("validate", done, total)
-    return cross_validate(training_set.spectra, trainer.train, folds, report)
+    return cross_validate(training_set.spectra, trainer.train, folds, report, groups=training_set.stars)
 
 
-def _error_model(recipe: Recipe, training_set: TrainingSet, held_out: LabelEstimates | None) -> ErrorModel | None:
+def _error_model(recipe: Recipe, scored: TrainingSet, held_out: LabelEstimates | None) -> ErrorModel | None:
     kind = recipe.errors.model
     if kind == "formal":
         return None
     if kind.startswith("galgano2020"):
         return galgano2020_error_model("as_published" if kind.endswith("as_published") else "corrected")
     assert held_out is not None  # _held_out has refused the recipe otherwise
+    held_out = held_out.only([label.name for label in recipe.label])
     # errors are learned where the model is meant to be used: stars far outside would set scale and floor for all
-    used = reported_stars(recipe, training_set.values)
-    residual = (held_out.values - training_set.values)[used]
+    used = reported_stars(recipe, scored.values)
+    residual = (held_out.values - scored.values)[used]
     snr = signal_to_noise(held_out, recipe.errors.snr_column)[used]
     if kind == "snr":
         bins = max(4, round(len(residual) / recipe.errors.stars_per_bin))
@@ -118,15 +173,14 @@ def _error_model(recipe: Recipe, training_set: TrainingSet, held_out: LabelEstim
     return fit_error_inflation(residual, held_out.errors[used], held_out.labels)
 
 
-def _scores(recipe: Recipe, training_set: TrainingSet, held_out: LabelEstimates | None) -> list[LabelMetrics]:
+def _scores(recipe: Recipe, scored: TrainingSet, held_out: LabelEstimates | None) -> list[LabelMetrics]:
     if held_out is None:
         return []
-    used = reported_stars(recipe, training_set.values)
+    known = held_out.only([label.name for label in recipe.label])
+    used = reported_stars(recipe, scored.values)
     rows = []
     for selection, chosen in (("all", np.ones(len(used), dtype=bool)), (report_name(recipe), used)):
-        part = label_metrics(
-            training_set.values[chosen], held_out.values[chosen], held_out.errors[chosen], labels=held_out.labels
-        )
+        part = label_metrics(scored.values[chosen], known.values[chosen], known.errors[chosen], labels=known.labels)
         rows += [replace(row, selection=selection) for row in part]
         if used.all():
             break
@@ -138,11 +192,12 @@ def report_name(recipe: Recipe) -> str:
     return ", ".join(f"{name} {low:g}-{high:g}" for name, (low, high) in recipe.validation.report.items()) or "all"
 
 
-def _provenance(recipe: Recipe, training_set: TrainingSet, scores: list[LabelMetrics], condition: float) -> dict[str, Any]:
+def _provenance(recipe: Recipe, training_set: TrainingSet, scores: list[LabelMetrics], condition: float | None) -> dict[str, Any]:
     from maury.catalogue import run_provenance
 
     return run_provenance(
         recipe=recipe.model_dump(mode="json"),
+        medium=training_set.spectra.medium,
         n_training_spectra=len(training_set),
         n_left_out=len(training_set.left_out),
         condition_number=condition,

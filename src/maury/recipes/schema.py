@@ -18,6 +18,17 @@ from maury.prepare import Preparation
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
+from maury.recipes.train_schema import (
+    ContinuumRecipe,
+    CovarianceRecipe,
+    FitRecipe,
+    PayneRecipe,
+    PhotometryRecipe,
+    PriorRecipe,
+    RegionsRecipe,
+    TrainRecipe,
+    VelocityRecipe,
+)
 
 BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 
@@ -34,67 +45,6 @@ class LabelRecipe(_Strict):
 
     def to_label(self) -> Label:
         return make_label(self.name, self.unit, self.coordinate)
-
-
-class CovarianceRecipe(_Strict):
-    """Low-rank-plus-diagonal covariance of the model from cross-validated residuals (rank 0: The Cannon's own scatter)."""
-
-    rank: int = Field(default=0, ge=0)
-    folds: int = Field(default=5, ge=2)
-    inflation: float | Literal["cross_validation"] = "cross_validation"
-    inflations: tuple[float, ...] = Field(default=(1.0, 10.0, 20.0, 40.0, 80.0), min_length=1)
-    clip: float = Field(default=5.0, gt=0)
-
-
-class RegionsRecipe(_Strict):
-    """Regional models along one label (see :mod:`maury.fit.regional`)."""
-
-    label: str
-    centres: tuple[float, ...] = Field(min_length=2)
-    width: float = Field(default=0.8, gt=0, description="of the training weights, in units of the centres' mean distance")
-    order: int = Field(default=2, ge=1, le=4)
-
-
-class TrainRecipe(_Strict):
-    """The Cannon and its options (see :class:`maury.emulate.CannonConfig`)."""
-
-    method: Literal["cannon"] = "cannon"
-    order: int = Field(default=2, ge=1, le=4)
-    terms: tuple[str, ...] = ()
-    ridge: float = Field(default=0.0, ge=0)
-    l1: float | Literal["cross_validation"] = 0.0
-    l1_strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0, 1000.0)
-    ivar_floor: float = Field(default=0.0, ge=0)
-    label_errors: bool = False
-    robust_stars: float | None = Field(default=None, gt=0, description="degrees of freedom of the star weights; none: off")
-    covariance: CovarianceRecipe = CovarianceRecipe()
-    regions: RegionsRecipe | None = None
-
-
-class ContinuumRecipe(_Strict):
-    """Smooth calibration errors to marginalise in the fit (see :mod:`maury.fit.continuum`)."""
-
-    degree: int = Field(default=10, ge=0)
-    amplitude: float = Field(default=0.1, gt=0)
-    trusted: tuple[str, ...] = ()
-
-
-class PriorRecipe(_Strict):
-    """Prior of the labels from the training stars (see :mod:`maury.fit.prior`)."""
-
-    components: int = Field(default=6, ge=1)
-    broad: float = Field(default=0.05, gt=0, lt=1)
-
-
-class FitRecipe(_Strict):
-    """Settings of :class:`maury.fit.ChiSquareFitter`."""
-
-    n_starts: int = Field(default=3, ge=1)
-    n_candidates: int = Field(default=256, ge=1)
-    margin: float = Field(default=0.1, ge=0)
-    min_pixels: int = Field(default=50, ge=1)
-    continuum: ContinuumRecipe | None = None
-    prior: PriorRecipe | None = None
 
 
 class QualityRecipe(_Strict):
@@ -194,6 +144,8 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         for part in recipe.data.all_parts:
             recipe.preparation_of(part)
             check_labels_of(part, recipe.labels)
+        recipe.train.payne.to_config()
+        recipe.fit.check_labels(tuple(label.name for label in recipe.label))
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_first_sentence(error)}") from None
     except MauryError as error:
@@ -232,9 +184,12 @@ def _known_keys(section: str) -> str:
         "train": TrainRecipe,
         "train.covariance": CovarianceRecipe,
         "train.regions": RegionsRecipe,
+        "train.payne": PayneRecipe,
         "fit": FitRecipe,
         "fit.continuum": ContinuumRecipe,
         "fit.prior": PriorRecipe,
+        "fit.velocity": VelocityRecipe,
+        "fit.photometry": PhotometryRecipe,
         "quality": QualityRecipe,
         "errors": ErrorsRecipe,
         "validation": ValidationRecipe,

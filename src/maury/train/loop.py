@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from maury.errors import UsageError
 from maury.train.checkpoint import Arrays, Checkpoint
+from maury.train.config import LoopConfig
 
-Optimiser = Literal["adam", "adamw", "radam"]
-Schedule = Literal["constant", "cosine"]
 Loss = Callable[[nn.Module, Tensor], Tensor]
 Validate = Callable[[nn.Module], Tensor]
 Progress = Callable[[int, int], None]
@@ -31,42 +30,6 @@ _OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "radam": torch.optim.RAdam,
 }
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How a network is trained.
-
-    Parameters
-    ----------
-    optimiser, learning_rate, weight_decay : of torch.optim.
-    schedule : "constant", or "cosine": the learning rate falls to zero over ``max_epochs``.
-    batch_size : spectra per step; 0, or more than there are: all (a last incomplete batch is used, not dropped).
-    max_epochs : passes over the training set.
-    check_every : epochs between two validations.
-    patience : validations without improvement of any member after which training ends; 0: never.
-    seed : of the order of batches.
-    """
-
-    optimiser: Optimiser = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
-    batch_size: int = 512
-    max_epochs: int = 1000
-    check_every: int = 10
-    patience: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.optimiser not in _OPTIMISERS:
-            raise UsageError(f"expected an optimiser among {', '.join(_OPTIMISERS)}, got {self.optimiser!r}; correct the name")
-        if not (self.learning_rate > 0 and self.max_epochs >= 1 and self.check_every >= 1 and self.batch_size >= 0):
-            raise UsageError("expected learning_rate > 0, max_epochs >= 1, check_every >= 1 and batch_size >= 0, got others")
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,59 @@
+"""Settings of The Payne and the published ones by name; no torch, so that recipes can be checked without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maury.errors import UsageError
+from maury.train.config import LoopConfig
+
+LossName = Literal["mse", "l1", "huber"]
+
+
+@dataclass(frozen=True)
+class PayneConfig:
+    """How a Payne is trained.
+
+    Parameters
+    ----------
+    hidden : neurons of the hidden layers.
+    activation : "silu", "tanh", "sigmoid", "relu" or "leaky_relu".
+    components : principal components that the network learns; 0: the pixels themselves.
+    members : networks of the ensemble; with one, ``validation_fraction`` of the stars are held back.
+    loss : "mse", "l1" (published) or "huber".
+    scaling : of the labels: "range" (to [-0.5, 0.5], published) or "percentile" (that of The Cannon; outlying labels do not
+        squeeze the rest).
+    power : each component's error counts by its variance to this power: 1 is the plain error of the flux, 0 weighs all alike.
+    loop : optimiser, epochs, patience.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "silu"
+    components: int = 40
+    members: int = 5
+    validation_fraction: float = 0.1
+    loss: LossName = "mse"
+    scaling: Literal["range", "percentile"] = "percentile"
+    power: float = 0.5
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 1.5e-2, 1e-2, "cosine", 0, 500, 10, 0))
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1 or self.members < 1 or self.components < 0:
+            raise UsageError("expected hidden layers and members of at least 1 and components >= 0, got others; correct them")
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(f"expected a validation fraction between 0 and 1, got {self.validation_fraction}")
+
+
+_PUBLISHED = PayneConfig(
+    hidden=(300, 300),
+    activation="leaky_relu",
+    components=0,
+    members=1,
+    loss="l1",
+    scaling="range",
+    loop=LoopConfig("radam", 1e-4, 0.0, "constant", 512, 10_000, 100, 0),
+)
+PRESETS: dict[str, PayneConfig] = {"maury": PayneConfig(), "ting2019": _PUBLISHED, "imig2022": _PUBLISHED}
+"""Named settings. ``ting2019``: the published code, version 1.1 (its "steps" are epochs; a last incomplete batch is used here,
+dropped there). ``imig2022``: the paper names "two hidden layers as The Payne" and PyTorch only, so it is the same network."""

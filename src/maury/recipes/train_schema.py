@@ -1,0 +1,137 @@
+"""What a recipe may say about training and fit; the settings' meaning stands with the classes they are for."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Literal
+
+from pydantic import Field
+
+from maury.emulate.payne_config import PRESETS, PayneConfig
+from maury.errors import RecipeError
+from maury.recipes.data_schema import Strict
+from maury.train.config import LoopConfig
+
+
+class CovarianceRecipe(Strict):
+    """Low-rank-plus-diagonal covariance of the model from cross-validated residuals (rank 0: The Cannon's own scatter)."""
+
+    rank: int = Field(default=0, ge=0)
+    folds: int = Field(default=5, ge=2)
+    inflation: float | Literal["cross_validation"] = "cross_validation"
+    inflations: tuple[float, ...] = Field(default=(1.0, 10.0, 20.0, 40.0, 80.0), min_length=1)
+    clip: float = Field(default=5.0, gt=0)
+
+
+class RegionsRecipe(Strict):
+    """Regional models along one label (see :mod:`maury.fit.regional`)."""
+
+    label: str
+    centres: tuple[float, ...] = Field(min_length=2)
+    width: float = Field(default=0.8, gt=0, description="of the training weights, in units of the centres' mean distance")
+    order: int = Field(default=2, ge=1, le=4)
+
+
+class PayneRecipe(Strict):
+    """Settings of :class:`maury.emulate.PayneConfig` and its loop; what is not given is the preset's."""
+
+    preset: Literal["maury", "ting2019", "imig2022"] = "maury"
+    hidden: tuple[int, ...] | None = None
+    activation: Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"] | None = None
+    components: int | None = None
+    members: int | None = None
+    validation_fraction: float | None = None
+    loss: Literal["mse", "l1", "huber"] | None = None
+    scaling: Literal["range", "percentile"] | None = None
+    power: float | None = None
+    optimiser: Literal["adam", "adamw", "radam"] | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    batch_size: int | None = None
+    max_epochs: int | None = None
+    check_every: int | None = None
+    patience: int | None = None
+    seed: int | None = None
+
+    def to_config(self) -> PayneConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible.
+        """
+        preset = PRESETS[self.preset]
+        given = {k: v for k, v in self.model_dump(exclude={"preset"}).items() if v is not None}
+        of_loop = {field.name for field in fields(LoopConfig)}
+        loop = replace(preset.loop, **{k: v for k, v in given.items() if k in of_loop})
+        return replace(preset, loop=loop, **{k: v for k, v in given.items() if k not in of_loop})
+
+
+class TrainRecipe(Strict):
+    """The Cannon (its options: :class:`maury.emulate.CannonConfig`) or The Payne (``[train.payne]``)."""
+
+    method: Literal["cannon", "payne"] = "cannon"
+    order: int = Field(default=2, ge=1, le=4)
+    terms: tuple[str, ...] = ()
+    ridge: float = Field(default=0.0, ge=0)
+    l1: float | Literal["cross_validation"] = 0.0
+    l1_strengths: tuple[float, ...] = (0.0, 1.0, 10.0, 100.0, 1000.0)
+    ivar_floor: float = Field(default=0.0, ge=0)
+    label_errors: bool = False
+    robust_stars: float | None = Field(default=None, gt=0, description="degrees of freedom of the star weights; none: off")
+    covariance: CovarianceRecipe = CovarianceRecipe()
+    regions: RegionsRecipe | None = None
+    payne: PayneRecipe = PayneRecipe()
+
+
+class ContinuumRecipe(Strict):
+    """Smooth calibration errors to marginalise in the fit (see :mod:`maury.fit.continuum`)."""
+
+    degree: int = Field(default=10, ge=0)
+    amplitude: float = Field(default=0.1, gt=0)
+    trusted: tuple[str, ...] = ()
+
+
+class PriorRecipe(Strict):
+    """Prior of the labels from the training stars (see :mod:`maury.fit.prior`)."""
+
+    components: int = Field(default=6, ge=1)
+    broad: float = Field(default=0.05, gt=0, lt=1)
+
+
+class VelocityRecipe(Strict):
+    """Radial velocity fitted together with the labels (see :mod:`maury.fit.velocity`)."""
+
+    max_km_s: float = Field(gt=0, description="bound of the fit on either side")
+
+
+class PhotometryRecipe(Strict):
+    """Starts from photometry (see :mod:`maury.fit.starts`)."""
+
+    isochrones: str = Field(description="glob below the data folder")
+    colour_scale: float = Field(default=0.1, gt=0, description="mag")
+    magnitude_scale: float = Field(default=0.5, gt=0, description="mag")
+
+
+class FitRecipe(Strict):
+    """Settings of :class:`maury.fit.ChiSquareFitter`."""
+
+    n_starts: int = Field(default=3, ge=1)
+    n_candidates: int = Field(default=256, ge=1)
+    margin: float = Field(default=0.1, ge=0)
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label -> bounds instead of the margin")
+    min_pixels: int = Field(default=50, ge=1)
+    continuum: ContinuumRecipe | None = None
+    prior: PriorRecipe | None = None
+    velocity: VelocityRecipe | None = None
+    photometry: PhotometryRecipe | None = None
+
+    def check_labels(self, names: tuple[str, ...]) -> None:
+        """Raise RecipeError unless bounds are of known labels and in order."""
+        for name, (low, high) in self.bounds.items():
+            if name not in names:
+                raise RecipeError(f"expected fit.bounds of labels among {', '.join(names)}, got {name!r}; correct the name")
+            if not low < high:
+                raise RecipeError(f"expected fit.bounds of {name} as [lower, upper], got [{low:g}, {high:g}]; swap them")
