@@ -170,12 +170,8 @@ def _repeat_plot(series: dict[str, LabelEstimates], pairs: Any, snr_column: str,
 def _print_scores(console: Console, series: dict[str, LabelEstimates], pairs: Any, snr_column: str) -> None:
     from maury.assess.repeats import repeat_scores
 
-    console.print(
-        "\nrobust s.d. of (x1 - x2)/sqrt(s1^2 + s2^2), 1 if errors are right (+- bootstrap over stars), and share of pairs"
-    )
-    console.print(
-        "within 1 sigma, 68 % if errors are right and Gaussian; errors from repeat visits are those of models that were learned from other stars:"
-    )
+    console.print("\nrobust s.d. of (x1 - x2)/sqrt(s1^2 + s2^2) +- bootstrap over stars, and share of pairs within 1 sigma")
+    console.print("(1 and 68 % if errors are right and Gaussian); errors from repeat visits are learned from other stars:")
     scores = {name: repeat_scores(estimates, pairs, snr_column=snr_column) for name, estimates in series.items()}
     rows = []
     for place, first in enumerate(next(iter(scores.values()))):

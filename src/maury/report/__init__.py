@@ -1,8 +1,9 @@
 """Report: figures of catalogues, fits and validations.
 
 * :mod:`~maury.report.style` : palette, axis names, saving
-* :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure`, :mod:`~maury.report.coverage_figure` : one function per figure;
-  each returns a matplotlib Figure
+* :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure`, :mod:`~maury.report.coverage_figure`,
+  :mod:`~maury.report.emulator_figure`, :mod:`~maury.report.repeat_figure` : one function per figure; each returns a
+  matplotlib Figure
 """
 
 from maury.report.coverage_figure import coverage_figure
