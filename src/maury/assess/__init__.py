@@ -2,7 +2,8 @@
 
 * :mod:`~maury.assess.metrics`: bias, robust scatter, RMSE, pulls, coverage.
 * :mod:`~maury.assess.crossval`: k-fold cross-validation of a whole training.
-* :mod:`~maury.assess.calibration`, :mod:`~maury.assess.learn_errors`: error models and how they are learned.
+* :mod:`~maury.assess.calibration`, :mod:`~maury.assess.learn_errors`, :mod:`~maury.assess.inflation_along`: error models and how
+  they are learned.
 * :mod:`~maury.assess.visits`, :mod:`~maury.assess.repeats`, :mod:`~maury.assess.learn_repeats`: visits of a star, and errors
   from what they differ by.
 * :mod:`~maury.assess.emulation`: how well spectra are generated. :mod:`~maury.assess.resolution`: what line widths do to labels.

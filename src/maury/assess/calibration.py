@@ -1,9 +1,10 @@
 """Error models: formal errors replaced or enlarged by what validation stars taught (see :mod:`maury.assess.learn_errors`).
 
-Three models share the seam :class:`ErrorModel`:
+Four models share the seam :class:`ErrorModel`:
 
 * :class:`SnrErrorModel`: the error is a function of signal-to-noise alone (Galgano et al. 2020, Sect. 4.2 and Table 1).
 * :class:`ErrorInflation`: e_cal^2 = (scale e)^2 + floor^2 per label, learned from the pulls of cross-validation.
+* :class:`~maury.assess.inflation_along.InflationAlong`: the same with scale and floor that change along a label.
 * :class:`~maury.assess.repeats.RepeatErrorModel`: a quadratic of labels and S/N, from repeat visits (Imig+2022).
 
 All move the formal covariance to ``raw_covariance`` and rescale it so that correlations between labels stay.
@@ -172,8 +173,12 @@ def error_model_from_config(config: dict[str, Any]) -> ErrorModel:
         from maury.assess.repeats import RepeatErrorModel  # which needs this module
 
         return RepeatErrorModel(**values)
+    if config.get("kind") == "inflation_along":
+        from maury.assess.inflation_along import InflationAlong
+
+        return InflationAlong(**values)
     raise UsageError(
-        f"expected an error model of kind 'snr', 'inflation' or 'repeats', got {config.get('kind')!r}; "
+        f"expected an error model of kind 'snr', 'inflation', 'inflation_along' or 'repeats', got {config.get('kind')!r}; "
         "was it written by a newer maury?"
     )
 

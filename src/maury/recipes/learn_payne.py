@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from maury.emulate.payne import PayneEmulator
 from maury.emulate.robust import student_weights
-from maury.errors import RecipeError
 from maury.fit.fitter import ChiSquareFitter
 from maury.labels import LabelSet
 from maury.protocols import ModelCovariance
@@ -33,8 +32,6 @@ class PayneLearner:
     def __init__(self, part: TrainingPart, device: str, checkpoints: Path | None) -> None:
         self.part, self.device, self.checkpoints = part, device, checkpoints
         self.config = part.recipe.train.payne.to_config()
-        if part.errors is not None:
-            raise RecipeError("expected label_errors = false for method 'payne', which cannot use them, got true; remove it")
 
     @property
     def label_set(self) -> LabelSet:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from maury.assess.calibration import ErrorModel, galgano2020_error_model
 from maury.assess.crossval import cross_validate
+from maury.assess.inflation_along import fit_inflation_along
 from maury.assess.learn_errors import fit_error_inflation, fit_snr_error_model
 from maury.assess.metrics import LabelMetrics, label_metrics
 from maury.assess.quality import QualityCuts, signal_to_noise
@@ -74,6 +75,7 @@ def run_recipe(
     RecipeError
         If the data do not fit the recipe; see :func:`maury.recipes.dataset.load_training_set`.
     """
+    _check_device(recipe, device)
     photometry = _photometry(recipe, Path(folder))
     training_set = load_training_set(recipe, folder, progress)
     return train_on(recipe, training_set, progress, photometry=photometry, device=device, checkpoints=checkpoints)
@@ -89,8 +91,7 @@ def train_on(
     checkpoints: Path | None = None,
 ) -> TrainingRun:
     """Cross-validate, calibrate and train on a training set that is already prepared (see :func:`run_recipe`)."""
-    if recipe.train.method == "payne":
-        _need_torch(device)
+    _check_device(recipe, device)
     trainer = Trainer(recipe, training_set, photometry, device, checkpoints)
     held_out = _held_out(recipe, training_set, trainer, progress)
     if progress is not None:
@@ -101,7 +102,7 @@ def train_on(
     labels = inferrer.emulator.labels
     region = TrainingRegion.from_training(labels, training_set.values)
     cuts = QualityCuts(**recipe.quality.model_dump())
-    scored = training_set[np.flatnonzero(training_set.validated)]
+    scored = training_set[_scored(recipe, training_set)]
     error_model = _error_model(recipe, scored, held_out)
     model = Model(recipe.preparation, inferrer, region, cuts, error_model)
     held_out = None if held_out is None else model.judge(held_out)
@@ -114,18 +115,20 @@ def train_on(
     return TrainingRun(model, training_set, scored, held_out, scores, condition)
 
 
-def _need_torch(device: str) -> None:
-    """Import torch before folds start in threads of their own; say what to do where it, or the device, is missing."""
+def _check_device(recipe: Recipe, device: str) -> None:
+    """Say what to do where torch or the device is missing. For a network, torch is imported here, before folds have threads."""
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or not (device == kind or number.isdigit()):
+        raise RecipeError(f"expected the device cpu or cuda (or cuda:1, the second GPU), got {device!r}; correct it")
+    if recipe.train.method != "payne":
+        return
     try:
         import torch
     except ImportError:
         raise RecipeError(
             "expected PyTorch for training a network, got none installed; run: python3 -m pip install 'maury[networks]'"
         ) from None
-    kind = device.split(":", maxsplit=1)[0]
-    if kind not in ("cpu", "cuda"):
-        raise RecipeError(f"expected the device cpu or cuda, got {device!r}; correct it")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
         raise RecipeError(f"expected a GPU for the device {device!r}, got none that PyTorch can use; leave --device out")
 
 
@@ -135,7 +138,9 @@ def _photometry(recipe: Recipe, folder: Path) -> PhotometricStarts | None:
         return None
     paths = sorted(path for path in folder.glob(settings.isochrones) if path.is_file())
     if not paths:
-        raise RecipeError(f"expected isochrones matching {settings.isochrones} in {folder}, got no file; check --data and the glob")
+        raise RecipeError(
+            f"expected isochrones matching {settings.isochrones} in {folder}, got no file; check --data and the glob"
+        )
     return PhotometricStarts.from_isochrones(read_isochrones(paths), settings.colour_scale, settings.magnitude_scale)
 
 
@@ -148,11 +153,24 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
                 "set folds or errors.model = 'formal'"
             )
         return None
-    scored = np.flatnonzero(training_set.validated)
-    stars = None if training_set.stars is None else [training_set.stars[i] for i in scored]
-    folds = [scored[fold] for fold in k_folds(len(scored), recipe.validation.folds, recipe.validation.seed, stars)]
+    folds = _folds(recipe, training_set)
     report = None if progress is None else lambda done, total: progress("validate", done, total)
     return cross_validate(training_set.spectra, trainer.train, folds, report, groups=training_set.stars)
+
+
+def _folds(recipe: Recipe, training_set: TrainingSet) -> list[NDArray[np.int64]]:
+    """The folds that are judged, of validated stars alone."""
+    validation, scored = recipe.validation, np.flatnonzero(training_set.validated)
+    stars = None if training_set.stars is None else [training_set.stars[i] for i in scored]
+    folds = [scored[fold] for fold in k_folds(len(scored), validation.folds, validation.seed, stars)]
+    return folds[: validation.judged]
+
+
+def _scored(recipe: Recipe, training_set: TrainingSet) -> NDArray[np.int64]:
+    """The stars that cross-validation scores, in the training set's order."""
+    if recipe.validation.folds == 0:
+        return np.flatnonzero(training_set.validated)
+    return np.sort(np.concatenate(_folds(recipe, training_set)))
 
 
 def _error_model(recipe: Recipe, scored: TrainingSet, held_out: LabelEstimates | None) -> ErrorModel | None:
@@ -163,6 +181,10 @@ def _error_model(recipe: Recipe, scored: TrainingSet, held_out: LabelEstimates |
         return galgano2020_error_model("as_published" if kind.endswith("as_published") else "corrected")
     assert held_out is not None  # _held_out has refused the recipe otherwise
     held_out = held_out.only([label.name for label in recipe.label])
+    if kind == "held_out" and recipe.errors.along is not None:
+        residual = held_out.values - scored.values
+        options = {"by": recipe.errors.along, "stars_per_bin": recipe.errors.stars_per_bin}
+        return fit_inflation_along(residual, held_out.errors, held_out.values, held_out.labels, **options)
     # errors are learned where the model is meant to be used: stars far outside would set scale and floor for all
     used = reported_stars(recipe, scored.values)
     residual = (held_out.values - scored.values)[used]

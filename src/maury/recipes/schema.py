@@ -61,13 +61,15 @@ class ErrorsRecipe(_Strict):
 
     model: Literal["formal", "held_out", "snr", "galgano2020", "galgano2020_as_published"] = "held_out"
     snr_column: Literal["snr", "snr_sum"] = "snr"
-    stars_per_bin: int = Field(default=1360, ge=10)
+    stars_per_bin: int = Field(default=1360, ge=10, description="of the model snr, and of errors along a label")
+    along: str | None = Field(default=None, description="label along which held_out errors change; none: one scale and floor")
 
 
 class ValidationRecipe(_Strict):
     """K-fold cross-validation of the whole training."""
 
     folds: int = Field(default=5, ge=0, description="0 switches it off")
+    judged: int | None = Field(default=None, ge=1, description="how many of the folds are judged; 1 of 10: a held-out tenth")
     seed: int = 0
     report: dict[str, tuple[float, float]] = Field(default_factory=dict, description="label -> range the scores are quoted for")
 
@@ -144,8 +146,8 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         for part in recipe.data.all_parts:
             recipe.preparation_of(part)
             check_labels_of(part, recipe.labels)
-        recipe.train.payne.to_config()
-        recipe.fit.check_labels(tuple(label.name for label in recipe.label))
+        recipe.train.check_method()
+        recipe.fit.check_labels(recipe.labels)
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_first_sentence(error)}") from None
     except MauryError as error:

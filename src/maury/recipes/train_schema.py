@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Literal
 
 from pydantic import Field
 
+from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.emulate.payne_config import PRESETS, PayneConfig
 from maury.errors import RecipeError
+from maury.labels import Label
 from maury.recipes.data_schema import Strict
 from maury.train.config import LoopConfig
 
@@ -85,6 +88,21 @@ class TrainRecipe(Strict):
     regions: RegionsRecipe | None = None
     payne: PayneRecipe = PayneRecipe()
 
+    def check_method(self) -> None:
+        """Raise RecipeError if a setting is given that the method has no use for, or UsageError if one is impossible."""
+        self.payne.to_config()
+        useless = ("payne",) if self.method == "cannon" else _CANNON_ONLY
+        for name in useless:
+            default, given = TrainRecipe.model_fields[name].default, getattr(self, name)
+            if given != default:
+                where = f"[train.{name}]" if name == "payne" else f"train.{name}"
+                raise RecipeError(
+                    f"expected no {where} for train.method = {self.method!r}, got some; correct the method or remove it"
+                )
+
+
+_CANNON_ONLY = ("order", "terms", "ridge", "l1", "l1_strengths", "ivar_floor", "label_errors")
+
 
 class ContinuumRecipe(Strict):
     """Smooth calibration errors to marginalise in the fit (see :mod:`maury.fit.continuum`)."""
@@ -104,7 +122,7 @@ class PriorRecipe(Strict):
 class VelocityRecipe(Strict):
     """Radial velocity fitted together with the labels (see :mod:`maury.fit.velocity`)."""
 
-    max_km_s: float = Field(gt=0, description="bound of the fit on either side")
+    max_km_s: float = Field(gt=0, lt=0.01 * SPEED_OF_LIGHT_KM_S, description="bound of the fit on either side")
 
 
 class PhotometryRecipe(Strict):
@@ -128,10 +146,17 @@ class FitRecipe(Strict):
     velocity: VelocityRecipe | None = None
     photometry: PhotometryRecipe | None = None
 
-    def check_labels(self, names: tuple[str, ...]) -> None:
-        """Raise RecipeError unless bounds are of known labels and in order."""
+    def check_labels(self, labels: Sequence[Label]) -> None:
+        """Raise RecipeError unless bounds are of known labels, in order, and positive where the label's coordinate wants that."""
+        known = {label.name: label for label in labels}
         for name, (low, high) in self.bounds.items():
-            if name not in names:
-                raise RecipeError(f"expected fit.bounds of labels among {', '.join(names)}, got {name!r}; correct the name")
+            if name not in known:
+                raise RecipeError(f"expected fit.bounds of labels among {', '.join(known)}, got {name!r}; correct the name")
             if not low < high:
-                raise RecipeError(f"expected fit.bounds of {name} as [lower, upper], got [{low:g}, {high:g}]; swap them")
+                raise RecipeError(f"expected fit.bounds of {name} as [lower, upper], got [{low:g}, {high:g}]; correct them")
+            if known[name].coordinate != "linear" and not low > 0:
+                raise RecipeError(
+                    f"expected positive fit.bounds of {name}, whose coordinate is {known[name].coordinate}, got {low:g}; raise it"
+                )
+        if self.n_candidates < self.n_starts:
+            raise RecipeError(f"expected fit.n_starts <= fit.n_candidates, got {self.n_starts} and {self.n_candidates}")
