@@ -31,7 +31,7 @@ $(VENV)/created:
 	touch $@
 
 $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
-	$(PIP) -e .
+	$(PIP) -e '.[networks]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

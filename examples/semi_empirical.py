@@ -26,6 +26,7 @@ COMMON: list[dict[str, Any]] = [
 ]
 LAMOST: dict[str, Any] = {
     "name": "lamost",
+    "weight": "equal",
     "spectra": "lamost_dr1/spectra/*.fits*",
     "table": "lamost_dr1/labels.csv",
     "columns": {"m_h": "feh"},
@@ -33,6 +34,7 @@ LAMOST: dict[str, Any] = {
 }
 SYNSPEC: dict[str, Any] = {
     "name": "synspec",
+    "weight": "equal",
     "library": {
         "file": "synspec_rvs/spectra.npz",
         "wavelength": "wavelength_air_angstrom",
@@ -51,7 +53,7 @@ SYNSPEC: dict[str, Any] = {
 
 
 def recipe(*parts: dict[str, Any], folds: int = 5) -> Recipe:
-    """A quadratic Cannon with Teff, log g and [M/H] from these parts; what it cannot describe is in its covariance."""
+    """A Payne with Teff, log g and [M/H] from these parts, both of the same weight; settings are untuned."""
     content = {
         "name": "semi-empirical",
         "data": {"parts": list(parts)},
@@ -61,7 +63,7 @@ def recipe(*parts: dict[str, Any], folds: int = 5) -> Recipe:
             {"name": "m_h", "column": "m_h", "unit": "dex"},
         ],
         "prepare": [{"step": "mask"}, *COMMON],
-        "train": {"order": 2, "covariance": {"rank": 5, "inflation": 10}},
+        "train": {"method": "payne", "payne": {"components": 20}, "covariance": {"rank": 5, "inflation": 10}},
         "fit": {"prior": {"components": 6}},
         "errors": {"model": "formal"},
         "validation": {"folds": folds},

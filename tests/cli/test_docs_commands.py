@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     (folder / "my_velocities.csv").write_text("file,rv\nspec-55862-B6212_sp06-005.fits,12.5\n", encoding="utf-8")
     rows = "\n".join(f"{5000 + i},{1 + 0.01 * (i % 7)},0.05" for i in range(100))
     (folder / "my_table.csv").write_text(f"wavelength [Angstrom],flux,error\n{rows}\n", encoding="utf-8")
+    (folder / "my_labels.csv").write_text("id,teff,logg\ncool,4800,2.6\nwarm,6100,4.2\n", encoding="utf-8")
     return folder
 
 

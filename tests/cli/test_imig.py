@@ -13,8 +13,8 @@ from mastar_files import WAVELENGTH, write_allstar, write_goodspec
 from scipy.interpolate import CubicSpline
 
 from maury.catalogue import read_catalogue
-from maury.emulate import PayneEmulator
 from maury.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT_KM_S
+from maury.emulate import PayneEmulator
 from maury.grids import AnalyticSpectra
 from maury.store import load_model
 
@@ -100,7 +100,7 @@ def trained(folder: Path) -> str:
     printed = maury("recipes", "imig2022", cwd=folder).stdout
     # our preset instead of the published one, whose 10,000 epochs take hours; that one is run below
     faster = printed.replace('preset = "imig2022"', 'preset = "maury"\ncomponents = 20')
-    faster = faster.replace("folds = 10\njudged = 1", "folds = 3")  # a tenth of these few stars is too little to learn errors from
+    faster = faster.replace("folds = 10\njudged = 1", "folds = 3")  # a tenth of these few stars is too little for errors
     assert 'preset = "maury"' in faster
     assert "folds = 3" in faster
     (folder / "imig_small.toml").write_text(faster, encoding="utf-8")
@@ -130,7 +130,8 @@ def test_both_halves_are_trained_on_and_the_rest_is_accounted_for(trained: str, 
 def test_the_published_network_is_the_recipes_own(folder: Path, trained: str) -> None:
     assert trained
     printed = maury("recipes", "imig2022", cwd=folder).stdout
-    (folder / "short.toml").write_text(printed.replace('preset = "imig2022"', 'preset = "imig2022"\nmax_epochs = 2'), encoding="utf-8")
+    short = printed.replace('preset = "imig2022"', 'preset = "imig2022"\nmax_epochs = 2')
+    (folder / "short.toml").write_text(short, encoding="utf-8")
     done = maury("train", "short.toml", "--folds", "0", "-o", "short.safetensors", cwd=folder)
     assert done.returncode == 0, done.stderr
     emulator = load_model(folder / "short.safetensors").inferrer.emulator
@@ -154,7 +155,7 @@ def test_five_labels_with_units(catalogue: Table) -> None:
 def test_labels_are_recovered(catalogue: Table, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")
     found = np.column_stack([np.asarray(catalogue[name], dtype=float) for name in (*LABELS, "v_micro")])
-    # twice what this very run gave: a quadratic model of 150 stars from 3800 to 12,000 K is not exact
+    # about twice what a quadratic Cannon gave here: a model of 150 stars from 3800 to 12,000 K is not exact
     limits = {"teff": 170, "logg": 0.16, "fe_h": 0.06, "alpha_m": 0.03, "v_micro": 0.1}
     off = dict(zip(limits, np.median(np.abs(found - truth), axis=0), strict=True))
     assert all(off[name] < limit for name, limit in limits.items()), off

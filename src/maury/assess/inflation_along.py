@@ -106,8 +106,8 @@ def fit_inflation_along(
     n_bins = int(good.sum()) // max(stars_per_bin, 1)
     if stars_per_bin < _MIN_STARS or n_bins < 2:
         raise UsageError(
-            f"expected at least two bins of at least {_MIN_STARS} stars for errors along {by}, got {int(good.sum())} stars in bins "
-            f"of {stars_per_bin}; change stars_per_bin or leave 'along' out"
+            f"expected at least two bins of at least {_MIN_STARS} stars for errors along {by}, got {int(good.sum())} stars "
+            f"in bins of {stars_per_bin}; change stars_per_bin or leave 'along' out"
         )
     order = np.flatnonzero(good)[np.argsort(value[good, k], kind="stable")]
     bins = np.array_split(order, n_bins)

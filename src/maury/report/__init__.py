@@ -2,7 +2,7 @@
 
 * :mod:`~maury.report.style` : palette, axis names, saving
 * :mod:`~maury.report.figures`, :mod:`~maury.report.fit_figure`, :mod:`~maury.report.coverage_figure`,
-  :mod:`~maury.report.emulator_figure`, :mod:`~maury.report.repeat_figure` : one function per figure; each returns a
+  :mod:`~maury.report.emulator_figure`, :mod:`~maury.report.repeat_figure`, :mod:`~maury.report.history_figure` : each returns a
   matplotlib Figure
 """
 
