@@ -9,6 +9,7 @@ import pytest
 from astropy.table import Table
 
 from maury.assess.calibration import ErrorInflation, ErrorModel, SnrErrorModel, error_model_from_config
+from maury.assess.inflation_along import InflationAlong
 from maury.assess.repeats import RepeatErrorModel
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
@@ -25,6 +26,9 @@ LINEAR_SNR = ((5500.0, 3.0, 80.0), (800.0, 1.0, 50.0))
 EXAMPLES: dict[str, ErrorModel] = {
     "snr": SnrErrorModel(NAMES, UNITS, ((0.01, -3.0, 300.0), (0.0, -1e-3, 0.3)), (75.0, 0.2), (150.0, 100.0), (20.0, 200.0)),
     "inflation": ErrorInflation(NAMES, UNITS, (2.0, 3.0), (40.0, 0.1), (20.0, 200.0)),
+    "inflation-along": InflationAlong(
+        NAMES, UNITS, "teff", (4500.0, 6000.0), ((1.0, 2.0), (1.5, 1.0)), ((40.0, 0.1), (90.0, 0.3)), snr_range=(20.0, 200.0)
+    ),
     "repeats": RepeatErrorModel(NAMES, UNITS, NAMES, *RANGES, QUADRATIC),
     "repeats-absolute": RepeatErrorModel(NAMES, UNITS, NAMES, *RANGES, QUADRATIC, relative=False),
     "repeats-as-published": RepeatErrorModel(

@@ -97,7 +97,7 @@ class SnrErrorModel:
         x = snr_of(estimates, snr, self.snr_column)
         order = [self.labels.index(name) for name in estimates.labels.names]
         calibrated = with_errors(estimates, self.sigma(x)[:, order])
-        return calibrated.add_flag(~_inside(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
+        return calibrated.add_flag(~inside_range(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file; inverse of :func:`error_model_from_config`."""
@@ -149,7 +149,7 @@ class ErrorInflation:
         if self.snr_range is None:
             return calibrated
         x = snr_of(estimates, snr, self.snr_column)
-        return calibrated.add_flag(~_inside(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
+        return calibrated.add_flag(~inside_range(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file; inverse of :func:`error_model_from_config`."""
@@ -236,7 +236,8 @@ def snr_of(estimates: LabelEstimates, snr: ArrayLike | None, column: str) -> Flo
     return x
 
 
-def _inside(snr: FloatArray, snr_range: SnrRange) -> NDArray[np.bool_]:
+def inside_range(snr: FloatArray, snr_range: SnrRange) -> NDArray[np.bool_]:
+    """(n,) whether the signal-to-noise lies in the range of the stars that errors were learned from."""
     low, high = snr_range
     return (snr >= low) & (snr <= (np.inf if high is None else high))
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maury.assess.calibration import check_labels, with_errors
+from maury.assess.calibration import SnrRange, check_labels, inside_range, snr_of, with_errors
 from maury.assess.learn_errors import fit_error_inflation
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
+from maury.flags import ResultFlag
 from maury.labels import LabelSet
 
 FloatArray = NDArray[np.float64]
@@ -34,6 +35,8 @@ class InflationAlong:
     by : the label along which they change; its logarithm is interpolated where ``logarithmic``.
     nodes : (m,) values of that label, increasing; outside them the ends hold.
     scale, floor : m tuples of K.
+    snr_range : signal-to-noise of the stars it was learned from, None if it is not to be checked.
+    snr_column : the meta column that the range is of.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +46,8 @@ class InflationAlong:
     scale: tuple[tuple[float, ...], ...]
     floor: tuple[tuple[float, ...], ...]
     logarithmic: bool = False
+    snr_range: SnrRange | None = None
+    snr_column: str = "snr"
 
     def __post_init__(self) -> None:
         shape = (len(self.nodes), len(self.labels))
@@ -64,17 +69,21 @@ class InflationAlong:
         return out
 
     def apply(self, estimates: LabelEstimates, snr: ArrayLike | None = None) -> LabelEstimates:
-        """Estimates with inflated errors and the correlations they had; ``snr`` plays no part.
+        """Estimates with inflated errors and the correlations they had; ``snr`` (n,) serves only to flag what is outside its range.
 
         Raises
         ------
         UsageError
-            If labels or units differ.
+            If labels or units differ, or snr has another length.
         """
         check_labels(self.labels, self.units, estimates.labels)
         order = [estimates.labels.index(name) for name in self.labels]
         sigma = self.sigma(estimates.values[:, order], estimates.errors[:, order])
-        return with_errors(estimates, sigma[:, np.argsort(order)])
+        calibrated = with_errors(estimates, sigma[:, np.argsort(order)])
+        if self.snr_range is None:
+            return calibrated
+        x = snr_of(estimates, snr, self.snr_column)
+        return calibrated.add_flag(~inside_range(x, self.snr_range), int(ResultFlag.ERROR_EXTRAPOLATED))
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file; inverse of :func:`~maury.assess.calibration.error_model_from_config`."""
