@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,20 @@ def data() -> Path:
 
 @pytest.fixture(autouse=True)
 def global_state_stays() -> Iterator[None]:
-    """A test that changes numpy's error handling or its global random state fails."""
-    errors, state = np.geterr(), np.random.get_state()[1][:4].tolist()
+    """A test that changes numpy's error handling, numpy's or torch's global random state, or torch's global settings fails."""
+    errors, state, networks = np.geterr(), np.random.get_state()[1][:4].tolist(), _torch_state()
     yield
     assert np.geterr() == errors
     assert np.random.get_state()[1][:4].tolist() == state
+    assert networks is None or networks == _torch_state()
+
+
+def _torch_state() -> tuple[object, ...] | None:
+    """Threads, default type and global random state of torch, where a test has imported it already."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    return torch.get_num_threads(), torch.get_default_dtype(), torch.random.get_rng_state().numpy().tobytes()
 
 
 @pytest.fixture(autouse=True, scope="session")

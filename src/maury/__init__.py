@@ -3,20 +3,20 @@
 The map. Data walks down this list, and a room imports only from rooms above it (a test holds the code to that):
 
 * vocabulary, what every room speaks
-    ``errors constants flags labels spectra estimates protocols files``
+    ``errors constants flags labels spectra estimates protocols files threads``
 * 1 read          files -> Spectra: a registry and one file per instrument or survey
     ``read``
 * 2 synthesise    spectra that are computed, not observed
     ``grids``
 * 3 prepare       Spectra -> Spectra: medium, rest frame, masks, resolution, grid, continuum; ``Preparation`` = steps
     ``prepare``
-* 4 learn         splits; labels -> flux (The Cannon, its terms, its covariance)
-    ``train emulate``
-* 5 infer         chi-square, batched Levenberg-Marquardt, starts, regions: Emulator + Fitter -> LabelEstimates
+* 4 learn         torch modules; splits, the training loop and its checkpoints; labels -> flux (The Cannon, The Payne, covariance)
+    ``networks train emulate``
+* 5 infer         chi-square, batched Levenberg-Marquardt, starts, velocity, regions: Emulator + Fitter -> LabelEstimates
     ``fit``
-* 6 assess        metrics, cross-validation, error models, quality cuts, region of the training labels
+* 6 assess        metrics, cross-validation, error models, repeat visits, emulator accuracy, quality cuts, training region
     ``assess``
-* 7 publish       LabelEstimates -> catalogue files; figures
+* 7 publish       LabelEstimates -> catalogue files, generated spectra; figures
     ``catalogue report``
 * across the flow
     ``model store`` what is saved; ``recipes`` one TOML file = one training; ``demo``; ``cli`` the commands
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from maury.catalogue import build_catalogue, read_catalogue, write_catalogue
-    from maury.emulate import CannonConfig, CannonEmulator, train_cannon
+    from maury.emulate import CannonConfig, CannonEmulator, PayneConfig, PayneEmulator, train_cannon, train_payne
     from maury.errors import MauryError
     from maury.estimates import LabelEstimates
     from maury.fit import ChiSquareFitter, EmulatorInferrer
@@ -58,6 +58,8 @@ _HOME = {
     "LabelSet": "maury.labels",
     "MauryError": "maury.errors",
     "Model": "maury.model",
+    "PayneConfig": "maury.emulate",
+    "PayneEmulator": "maury.emulate",
     "Preparation": "maury.prepare",
     "Spectra": "maury.spectra",
     "build_catalogue": "maury.catalogue",
@@ -69,6 +71,7 @@ _HOME = {
     "run_recipe": "maury.recipes",
     "save_model": "maury.store",
     "train_cannon": "maury.emulate",
+    "train_payne": "maury.emulate",
     "write_catalogue": "maury.catalogue",
 }
 
@@ -82,6 +85,8 @@ __all__ = [
     "LabelSet",
     "MauryError",
     "Model",
+    "PayneConfig",
+    "PayneEmulator",
     "Preparation",
     "Spectra",
     "__version__",
@@ -94,6 +99,7 @@ __all__ = [
     "run_recipe",
     "save_model",
     "train_cannon",
+    "train_payne",
     "write_catalogue",
 ]
 

@@ -130,7 +130,13 @@ class LabelEstimates:
             ratio[:, index] = np.nan_to_num(part.errors / self.errors[:, index], nan=1.0, posinf=1.0)
         covariance = self.covariance * ratio[:, :, None] * ratio[:, None, :]
         covariance[:, index[:, None], index] = part.covariance
-        calibrated = part.raw_covariance is not None
+        raw_values, raw_covariance = self.raw_values, self.raw_covariance
+        if part.raw_values is not None:
+            raw_values = (self.values if raw_values is None else raw_values).copy()
+            raw_values[:, index] = part.raw_values
+        if part.raw_covariance is not None:
+            raw_covariance = (self.covariance if raw_covariance is None else raw_covariance).copy()
+            raw_covariance[:, index[:, None], index] = part.raw_covariance
         return replace(
             self,
             values=values,
@@ -138,8 +144,8 @@ class LabelEstimates:
             flag=part.flag,
             label_flags=label_flags,
             meta=part.meta,
-            raw_values=self.values if part.raw_values is not None else self.raw_values,
-            raw_covariance=self.covariance if calibrated and self.raw_covariance is None else self.raw_covariance,
+            raw_values=raw_values,
+            raw_covariance=raw_covariance,
         )
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> LabelEstimates:

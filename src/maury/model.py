@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,17 @@ class Model:
 
         return model_id_of(*self.to_arrays())
 
+    def running_on(self, *, device: str = "cpu", workers: int = 1) -> Model:
+        """The same model, at work elsewhere: "cuda" for the sums over pixels, several cores for blocks of spectra.
+
+        Raises
+        ------
+        UsageError
+            If the device is not there.
+        """
+        fitter = replace(self.inferrer.fitter, device=device, workers=workers)
+        return replace(self, inferrer=replace(self.inferrer, fitter=fitter))
+
     def infer(self, spectra: Spectra | Sequence[Spectra], progress: Progress | None = None) -> LabelEstimates:
         """Labels of raw spectra, one row for each, in the order given.
 
@@ -73,7 +84,7 @@ class Model:
         batches = [spectra] if isinstance(spectra, Spectra) else list(spectra)
         if sum(len(batch) for batch in batches) == 0:
             raise UsageError("expected at least one spectrum, got none; read some files first")
-        prepared = self.preparation.prepare_each(batches, _stage(progress, "prepare"))
+        prepared = self.preparation.prepare_each(batches, _stage(progress, "prepare"), self.inferrer.fitter.workers)
         parts: list[LabelEstimates] = []
         origin: list[tuple[int, int]] = []
         if prepared.spectra is not None:

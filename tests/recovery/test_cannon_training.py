@@ -334,3 +334,46 @@ def test_condition_number_tells_labels_that_move_together() -> None:
     together[:, 1] = 3.0 + (values[:, 0] - 5000) / 600 + 1e-3 * values[:, 2]
     assert condition_number(truth.labels, values, truth.polynomial) < 30
     assert condition_number(truth.labels, together, truth.polynomial) > 1e4
+
+
+def test_few_stars_and_very_different_errors() -> None:
+    """32 stars for 20 terms, errors from 0.001 to 0.1: the first s^2 is far too large, and weights grow a hundredfold.
+
+    Steps with the old factors would then throw theta away: a fifth of these pixels ended up to 4000 above their minimum. Here
+    against the objective's minimum along s^2, theta solved anew at each (a scan in steps of 5 %).
+    """
+    rng = np.random.default_rng(0)
+    values = label_values(32, rng)
+    unit = (values - values.mean(axis=0)) / values.std(axis=0)
+    sigma = 10.0 ** rng.uniform(-3, -1, (32, 1))
+    flux = 1 - 0.1 * np.tanh(unit @ rng.normal(size=(3, 60))) + sigma * rng.normal(size=(32, 60))
+    ivar = np.tile(1 / sigma**2, (1, 60))
+    spectra = Spectra.from_arrays(5000.0 + np.arange(60), flux, ivar=ivar, medium="vacuum", frame="rest")
+    model = train_cannon(spectra, LABELS, values, CannonConfig(order=3))
+    design = model.terms(model.labels.scale(values))
+    best = np.full(60, np.inf)
+    for variance in np.concatenate([[0.0], np.geomspace(1e-7, 1e-1, 280)]):
+        total = variance + sigma[:, 0] ** 2
+        root = 1 / np.sqrt(total)
+        theta = np.linalg.lstsq(design * root[:, None], flux * root[:, None], rcond=None)[0]
+        best = np.minimum(best, ((flux - design @ theta) ** 2 / total[:, None]).sum(axis=0) + np.log(total).sum())
+    above = training_objective(model, spectra, values) - best
+    assert np.median(above) < 0.01
+    # s^2 and theta in turns end in a local minimum; a few tenths are less than a third of an error of s^2
+    assert above.max() < 0.5
+
+
+def test_a_pixel_with_hardly_more_stars_than_terms_stays_sane() -> None:
+    """Twenty to 35 of 400 stars for 20 terms: such pixels are unknown, but nothing overflows on the way."""
+    rng = np.random.default_rng(0)
+    values = label_values(400, rng)
+    unit = (values - values.mean(axis=0)) / values.std(axis=0)
+    sigma = 10.0 ** rng.uniform(-3, -1, (400, 1))
+    flux = 1 - 0.1 * np.tanh(unit @ rng.normal(size=(3, 100))) + sigma * rng.normal(size=(400, 100))
+    ivar = np.tile(1 / sigma**2, (1, 100))
+    for pixel in range(100):
+        ivar[rng.permutation(400)[int(rng.integers(20, 36)) :], pixel] = 0.0
+    spectra = Spectra.from_arrays(5000.0 + np.arange(100), flux, ivar=ivar, medium="vacuum", frame="rest")
+    model = train_cannon(spectra, LABELS, values, CannonConfig(order=3))
+    assert not model.model_covariance.known.any()
+    assert np.abs(model.coefficients).max() < 1e3

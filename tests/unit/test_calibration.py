@@ -117,7 +117,9 @@ def test_wrong_usage() -> None:
         galgano2020_error_model().apply(before)
     with pytest.raises(UsageError, match="expected one signal-to-noise ratio for each of 1 stars"):
         snr_model().apply(before, [1.0, 2.0])
-    with pytest.raises(UsageError, match="expected an error model of kind 'snr', 'inflation', 'inflation_along' or 'repeats', got 'magic'"):
+    with pytest.raises(
+        UsageError, match="expected an error model of kind 'snr', 'inflation', 'inflation_along' or 'repeats', got 'magic'"
+    ):
         error_model_from_config({"kind": "magic"})
     with pytest.raises(UsageError, match="expected 2 entries in floor, got 1"):
         replace(snr_model(), floor=(1.0,))

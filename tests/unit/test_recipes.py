@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from file_makers import lamost_image
 
+from maury.emulate.payne_config import PRESETS, PayneConfig
 from maury.errors import MauryError, RecipeError
+from maury.fit.fitter import ChiSquareFitter
+from maury.labels import LabelSet
 from maury.recipes import builtin_recipes, load_recipe, parse_recipe
 from maury.recipes.dataset import load_training_set
+from maury.recipes.train_schema import PayneRecipe
+from maury.recipes.training import Trainer
+from maury.train.config import LoopConfig
 
 
 def good() -> dict[str, Any]:
@@ -29,6 +38,10 @@ def with_(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     content = good()
     change(content)
     return content
+
+
+def payne(**settings: Any) -> dict[str, Any]:
+    return with_(lambda c: c.update(train={"method": "payne", "payne": settings}))
 
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
@@ -50,6 +63,57 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         with_(lambda c: c.update(fit={"continuum": {"degre": 2}})),
         r"known key in \[fit.continuum\], got 'degre'; known are degree",
     ),
+    (with_(lambda c: c.update(fit={"velocity": {}})), "expected a value for fit.velocity.max_km_s, got none; add it"),
+    (
+        with_(lambda c: c.update(fit={"velocity": {"max": 5}})),
+        r"known key in \[fit.velocity\], got 'max'; known are max_km_s",
+    ),
+    (with_(lambda c: c.update(fit={"velocity": {"max_km_s": 0}})), "valid value for fit.velocity.max_km_s, got 0"),
+    (with_(lambda c: c.update(fit={"velocity": {"max_km_s": 3000}})), "valid value for fit.velocity.max_km_s, got 3000"),
+    (with_(lambda c: c.update(fit={"bounds": {"logg": [0, 5]}})), "fit.bounds of labels among teff, got 'logg'"),
+    (with_(lambda c: c.update(fit={"bounds": {"teff": [8000, 3000]}})), r"teff as \[lower, upper\], got \[8000, 3000\]"),
+    (with_(lambda c: c.update(fit={"bounds": {"teff": [float("nan"), 3000]}})), r"teff as \[lower, upper\], got \[nan, 3000\]"),
+    (with_(lambda c: c.update(fit={"bounds": {"teff": [3000]}})), "expected a value for fit.bounds.teff.1, got none"),
+    (
+        with_(lambda c: (c.update(fit={"bounds": {"teff": [0, 9000]}}), c["label"][0].update(coordinate="inverse"))),
+        "positive fit.bounds of teff, whose coordinate is inverse, got 0; raise it",
+    ),
+    (with_(lambda c: c.update(fit={"n_starts": 5, "n_candidates": 4})), "fit.n_starts <= fit.n_candidates, got 5 and 4"),
+    (with_(lambda c: c.update(fit={"photometry": {}})), "expected a value for fit.photometry.isochrones, got none"),
+    (
+        with_(lambda c: c.update(fit={"photometry": {"isochrones": "a", "color_scale": 1}})),
+        r"known key in \[fit.photometry\], got 'color_scale'; known are isochrones, colour_scale",
+    ),
+    (
+        with_(lambda c: c.update(fit={"photometry": {"isochrones": "a", "magnitude_scale": 0}})),
+        "valid value for fit.photometry.magnitude_scale, got 0",
+    ),
+    (with_(lambda c: c.update(train={"method": "ferre"})), "valid value for train.method, got 'ferre'"),
+    (payne(hiden=[3]), r"known key in \[train.payne\], got 'hiden'; known are preset, hidden"),
+    (payne(preset="ting2018"), "valid value for train.payne.preset, got 'ting2018'"),
+    (payne(activation="swish"), "valid value for train.payne.activation, got 'swish'"),
+    (payne(hidden=[]), r"at least one hidden layer of at least one neuron, got \[\]"),
+    (payne(hidden=[30, 0]), r"at least one hidden layer of at least one neuron, got \[30, 0\]"),
+    (payne(hidden=[30.5]), "valid value for train.payne.hidden"),
+    (payne(members=0), "members >= 1, got 0"),
+    (payne(components=-1), "components >= 0, got -1"),
+    (payne(validation_fraction=1.0), "validation_fraction above 0 and up to 0.5, got 1.0"),
+    (payne(learning_rate=0), "learning_rate > 0, got 0.0"),
+    (payne(max_epochs=0), "max_epochs >= 1, got 0"),
+    (payne(patience=-1), "patience >= 0, got -1"),
+    (payne(seed=-1), "seed >= 0, got -1"),
+    (
+        with_(lambda c: c.update(train={"payne": {"members": 3}})),
+        r"no \[train.payne\] for train.method = 'cannon', got some; correct the method or remove it",
+    ),
+    (
+        with_(lambda c: c.update(train={"method": "payne", "order": 3})),
+        "no train.order for train.method = 'payne', got some; correct the method or remove it",
+    ),
+    (
+        with_(lambda c: c.update(train={"method": "payne", "label_errors": True})),
+        "no train.label_errors for train.method = 'payne'",
+    ),
 ]
 
 
@@ -65,6 +129,53 @@ def test_the_good_one_is_good() -> None:
     assert parse_recipe(good(), "mine.toml").labels[0].unit == "K"
 
 
+class TestPayne:
+    def test_what_is_not_given_is_the_presets(self) -> None:
+        assert parse_recipe(payne(), "mine.toml").train.payne.to_config() == PayneConfig()
+        published = parse_recipe(payne(preset="ting2019"), "mine.toml").train.payne.to_config()
+        assert published == PRESETS["ting2019"]
+        changed = parse_recipe(
+            payne(preset="ting2019", hidden=[30], max_epochs=7, loss="mse"), "mine.toml"
+        ).train.payne.to_config()
+        assert changed == replace(published, hidden=(30,), loss="mse", loop=replace(published.loop, max_epochs=7))
+
+    def test_every_setting_of_the_configuration_is_a_key(self) -> None:
+        """And the other way round: no key is lost on the way."""
+        names = {field.name for field in (*fields(PayneConfig), *fields(LoopConfig))} - {"loop"}
+        assert set(PayneRecipe.model_fields) - {"preset"} == names
+
+    def test_reading_it_needs_no_torch(self) -> None:
+        code = (
+            "import sys; from maury.recipes import builtin_recipes, load_recipe;"
+            "[load_recipe(name) for name in builtin_recipes()]; sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    def test_through_the_command_line_it_stays_the_same(self) -> None:
+        """`maury train` writes the recipe out and reads it again, with its options in it."""
+        recipe = parse_recipe(payne(preset="ting2019", hidden=[30]), "mine.toml")
+        assert parse_recipe(recipe.model_dump(mode="json"), "again") == recipe
+
+
+def test_settings_reach_the_fit() -> None:
+    content = with_(
+        lambda c: c.update(
+            fit={"velocity": {"max_km_s": 40}, "bounds": {"teff": [2500, 9000]}, "margin": 0.2},
+        )
+    )
+    recipe = parse_recipe(content, "mine.toml")
+    values = np.linspace(3000.0, 8000.0, 50)[:, None]
+    labels = LabelSet.from_training(recipe.labels, values)
+    fitter = Trainer(recipe, None).fitter(labels, values)  # type: ignore[arg-type]
+    moving = fitter.labels_of(labels)
+    assert moving.names == ("teff", "delta_rv")
+    lower, upper = fitter.bounds(moving)
+    ends = moving.unscale(np.stack([lower, upper]))
+    np.testing.assert_allclose(ends, [[2500.0, -40.0], [9000.0, 40.0]])
+    again = ChiSquareFitter.from_config(json.loads(json.dumps(fitter.to_config())))
+    assert again == fitter
+
+
 @pytest.mark.parametrize("name", sorted(builtin_recipes()))
 def test_builtin_recipes_can_be_read(name: str) -> None:
     recipe = load_recipe(name)
@@ -74,7 +185,7 @@ def test_builtin_recipes_can_be_read(name: str) -> None:
 
 
 def test_the_recipes_of_the_issue_ship() -> None:
-    assert {"miles", "lamost", "galgano2020"} <= set(builtin_recipes())
+    assert {"miles", "lamost", "galgano2020", "imig2022", "miles-payne", "lamost-payne"} <= set(builtin_recipes())
 
 
 @pytest.mark.parametrize(("text", "match"), [("name = ", "in TOML"), (None, "expected a TOML file or one of demo, galgano2020")])
@@ -137,6 +248,15 @@ class TestData:
         (["train", "nonsense"], "expected a TOML file or one of"),
         (["train", "miles", "--data", "/nowhere"], "got no file; check --data"),
         (["train", "miles", "-o", "/nowhere/m.safetensors"], "existing folder"),
+        (["train", "miles", "--device", "tpu"], "expected the device cpu or cuda (or cuda:1, the second GPU), got 'tpu'"),
+        (
+            ["train", "miles-payne", "--device", "cuda:x"],
+            "expected the device cpu or cuda (or cuda:1, the second GPU), got 'cuda:x'",
+        ),
+        (
+            ["train", "miles-payne", "--device", "cuda:99"],
+            "expected a GPU for the device 'cuda:99', got none that PyTorch can use",
+        ),
         (["infer", "none.safetensors", "a.fits"], "no file at none.safetensors"),
         (["infer", "none.safetensors", "a.fits", "-o", "stars.xyz"], ".fits"),
         (["info", "none.safetensors"], "no file at none.safetensors"),

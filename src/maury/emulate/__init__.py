@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -17,6 +17,9 @@ from maury.emulate.cannon import CannonConfig, CannonEmulator, train_cannon
 from maury.emulate.payne import PayneEmulator
 from maury.emulate.payne_config import PayneConfig
 from maury.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from maury.emulate.payne_training import train_payne
 
 __all__ = [
     "EMULATORS",

@@ -14,12 +14,12 @@ _LEAK = 0.01  # The Payne's LeakyReLU (METHODS 0.6)
 
 
 def _leaky_relu(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    slope = np.where(x > 0, 1.0, _LEAK)
+    slope = np.where(x > 0, x.dtype.type(1.0), x.dtype.type(_LEAK))  # of the same precision
     return x * slope, slope
 
 
 def _relu(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    slope = np.where(x > 0, 1.0, 0.0)
+    slope = np.where(x > 0, x.dtype.type(1.0), x.dtype.type(0.0))
     return x * slope, slope
 
 

@@ -35,6 +35,7 @@ _JITTER = 1e-12  # of a pixel's total weight: a pixel that no star covers gets c
 _START_STARS = 4  # the search for the first s^2 looks at every fourth star,
 _START_PER_TERM = 8  # unless that leaves fewer stars than this per term
 _STEPS_PER_ROUND = 3  # with the same factors; each gains some factor of 100
+_GROWTH = 0.5  # of a weight since the factorisation: a step with old factors multiplies theta's error by it
 _SMALL_STEP = 0.3  # standard errors of s^2: below it, the series of scoring steps is summed
 
 
@@ -181,9 +182,20 @@ class _Round:
         if problem.settings.ridge > 0:
             gradient[1:] -= problem.settings.ridge * scoring.star_sum(weight) * self.theta[1:]
         step = self.factors.solve(gradient)
+        outgrown = self._outgrown(weight)
+        step[:, outgrown] = 0.0
         self.theta = self.theta + step
         promised = np.einsum("tp,tp->p", step, gradient)
-        return np.asarray(moved**2 * promised > problem.settings.tolerance)
+        return np.asarray(moved**2 * promised > problem.settings.tolerance) | outgrown
+
+    def _outgrown(self, weight: Float32Array) -> NDArray[np.bool_]:
+        """(block,) pixels with a weight above 1 + _GROWTH times what it was when factorised; from twice on, steps diverge."""
+        fell = self.factor_variance - self.variance
+        # a cheap bound where stars count alike; nearly all pixels are below it
+        out = fell * np.sqrt(self.scoring.curvature) > _GROWTH if self.scoring.star is None else fell > 0
+        some = np.flatnonzero(out)
+        out[some] = fell[some] * weight[:, some].max(axis=0) > _GROWTH
+        return np.asarray(out)
 
     def take(self, pixels: NDArray[np.bool_]) -> _Round:
         """The same with some of the pixels."""

@@ -12,8 +12,10 @@ components has this form by itself; for one trained on pixels :meth:`PayneEmulat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,10 @@ from maury.protocols import ModelCovariance
 FloatArray = NDArray[np.float64]
 Layer = tuple[FloatArray, FloatArray]
 
-_ROWS = 1024  # label sets per pass: bounds the memory of hidden layers
+_ROWS = 64  # label sets per pass: bounds the memory of hidden layers and their slopes, and keeps them in cache
+_SAMPLE = 4096  # label sets at which a shorter basis is found, and as many others at which it is tried
+_SHORT = 96
+_SAMPLE_MARGIN = 0.1  # of the training range: fits may go beyond it
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +75,31 @@ class PayneEmulator:
 
     def terms(self, scaled: FloatArray) -> FloatArray:
         """(..., K) scaled labels -> (..., 1 + r): 1 and the network's outputs."""
-        return self._on_rows(scaled, lambda rows: self._forward(rows)[0])
+        return self._on_rows(scaled, lambda rows: (self._forward(rows)[0],))[0]
 
     def terms_jacobian(self, scaled: FloatArray) -> FloatArray:
         """(..., K) scaled labels -> (..., 1 + r, K)."""
-        return self._on_rows(scaled, self._slopes)
+        return self.terms_and_jacobian(scaled)[1]
+
+    def terms_and_jacobian(self, scaled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Both at once, for little more than the Jacobian."""
+        terms, jacobian = self._on_rows(scaled, self._slopes)
+        return terms, jacobian
+
+    def terms_gradient(self, scaled: FloatArray, pull: FloatArray) -> FloatArray:
+        """(n, K) scaled labels and (n, 1 + r) numbers -> (n, K): the numbers times the Jacobian of the terms.
+
+        The chain rule backwards: K times cheaper than :meth:`terms_jacobian`.
+        """
+        parts = []
+        for i in range(0, len(scaled), _ROWS):
+            rows = np.asarray(scaled[i : i + _ROWS], dtype=self.layers[0][0].dtype)
+            weight = self.layers[-1][0]
+            back = np.matmul(pull[None, i : i + _ROWS, 1:].astype(rows.dtype), weight.transpose(0, 2, 1))
+            for slope, (weight, _) in zip(self._forward(rows)[1][::-1], self.layers[-2::-1], strict=True):
+                back = np.matmul(back * slope, weight.transpose(0, 2, 1))
+            parts.append(_mean_of_members(back))
+        return np.concatenate(parts)
 
     def predict_flux(self, values: FloatArray) -> FloatArray:
         """(n, K) label units -> (n, n_pixels)."""
@@ -95,14 +120,68 @@ class PayneEmulator:
         """One network of the ensemble alone."""
         return replace(self, layers=tuple((weight[[number]], bias[[number]]) for weight, bias in self.layers))
 
+    @cached_property
+    def single(self) -> PayneEmulator:
+        """The same network in float32: for the steps of a fit, not for its result."""
+        layers = tuple((weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in self.layers)
+        return replace(self, layers=cast("tuple[Layer, ...]", layers))
+
+    @cached_property
+    def shortened(self) -> PayneEmulator:
+        """The network itself, or one of 96 basis vectors where it has more: for the steps of a fit, too."""
+        return self if len(self.basis) <= _SHORT else self.compressed(at_most=_SHORT)
+
+    def compressed(self, tolerance: float = 1e-5, at_most: int | None = None) -> PayneEmulator:
+        """The same spectra from fewer basis vectors, where the network needs fewer than its last hidden layer has neurons.
+
+        Principal components of the spectra at labels all over the training range and a tenth beyond it, as few as leave less than
+        ``tolerance`` of the flux (rms over pixels) at the worst of as many other labels; the last layer is multiplied by them.
+
+        Parameters
+        ----------
+        tolerance : in units of the flux; 1e-5 is a hundredth of the noise at S/N 1000.
+        at_most : basis vectors, whatever that loses: for the first steps of a fit.
+
+        Raises
+        ------
+        UsageError
+            If the tolerance is not positive.
+        """
+        if not tolerance > 0:
+            raise UsageError(f"expected a tolerance above 0, got {tolerance}; 1e-5 of the flux is below any noise")
+        orthonormal, triangle = np.linalg.qr(self.basis.T)  # basis = triangle' orthonormal'
+        members = [self.member(number) for number in range(self.n_members)]  # each is kept, not only their mean
+        first, second = self._sample_labels()
+        found, tried = (np.concatenate([m.terms(p)[:, 1:] for m in members]) @ triangle.T for p in (first, second))
+        centre = found.mean(axis=0)
+        vectors = np.linalg.eigh(np.cov(found.T, bias=True))[1][:, ::-1]
+        left = np.cumsum((((tried - centre) @ vectors) ** 2)[:, ::-1], axis=1)[:, ::-1]  # (n, r): squares from the i-th on
+        worst = np.sqrt(left.max(axis=0) / len(self.wavelength))
+        rank = min(int(np.count_nonzero(worst >= tolerance)), at_most or len(self.basis))
+        if rank >= len(self.basis):
+            return self
+        kept = vectors[:, : max(rank, 1)]
+        weight, bias = self.layers[-1]
+        last = (weight @ (triangle.T @ kept), (bias @ triangle.T - centre) @ kept)
+        mean, basis = self.mean + orthonormal @ centre, np.ascontiguousarray((orthonormal @ kept).T)
+        return replace(self, layers=(*self.layers[:-1], last), mean=mean, basis=basis)
+
+    def _sample_labels(self) -> tuple[FloatArray, FloatArray]:
+        """Two sets of scaled labels, even over the box of the training range and a tenth beyond; always the same."""
+        corners = np.sort(self.labels.scale(np.array([self.labels.lower, self.labels.upper])), axis=0)
+        reach = _SAMPLE_MARGIN * (corners[1] - corners[0])
+        unit = np.random.default_rng(1866).random((2, _SAMPLE, len(self.labels)))
+        first, second = corners[0] - reach + unit * (corners[1] - corners[0] + 2.0 * reach)
+        return first, second
+
     # -- the network --------------------------------------------------------------------------------------------
 
-    def _on_rows(self, scaled: FloatArray, function: Any) -> FloatArray:
-        array = np.asarray(scaled, dtype=np.float64)
+    def _on_rows(self, scaled: FloatArray, function: Callable[[FloatArray], tuple[FloatArray, ...]]) -> tuple[FloatArray, ...]:
+        array = np.asarray(scaled, dtype=self.layers[0][0].dtype)
         flat = array.reshape(-1, array.shape[-1])
         parts = [function(flat[i : i + _ROWS]) for i in range(0, max(len(flat), 1), _ROWS)]
-        out = np.concatenate(parts)
-        return np.asarray(out.reshape(*array.shape[:-1], *out.shape[1:]))
+        joined = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+        return tuple(out.reshape(*array.shape[:-1], *out.shape[1:]) for out in joined)
 
     def _forward(self, scaled: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
         """(n, 1 + r) terms, and the slope of every activation (E, n, hidden)."""
@@ -113,21 +192,26 @@ class PayneEmulator:
             out, slope = act(np.matmul(out, weight) + bias[:, None])
             slopes.append(slope)
         weight, bias = self.layers[-1]
-        z = np.matmul(out, weight).mean(axis=0) + bias.mean(axis=0)
-        return np.concatenate([np.ones((len(z), 1)), z], axis=1), slopes
+        terms = np.ones((len(scaled), 1 + weight.shape[2]), dtype=out.dtype)
+        terms[:, 1:] = _mean_of_members(np.matmul(out, weight)) + bias.mean(axis=0)
+        return terms, slopes
 
-    def _slopes(self, scaled: FloatArray) -> FloatArray:
-        """(n, 1 + r, K): the chain rule, forward, for the K labels together."""
-        _, slopes = self._forward(scaled)
+    def _slopes(self, scaled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n, 1 + r) terms and (n, 1 + r, K) slopes: the chain rule, forward, for the K labels together."""
+        terms, slopes = self._forward(scaled)
         n, k = scaled.shape
         first = self.layers[0][0]  # (E, K, hidden)
         moved = first[:, None] * slopes[0][:, :, None]  # (E, n, K, hidden)
         for (weight, _), slope in zip(self.layers[1:-1], slopes[1:], strict=True):
-            moved = np.matmul(moved.reshape(len(weight), n * k, -1), weight).reshape(len(weight), n, k, -1)
+            moved = np.matmul(moved.reshape(len(weight), n * k, weight.shape[1]), weight).reshape(
+                len(weight), n, k, weight.shape[2]
+            )
             moved *= slope[:, :, None]
         weight = self.layers[-1][0]
-        z = np.matmul(moved.reshape(len(weight), n * k, -1), weight).mean(axis=0).reshape(n, k, -1)
-        return np.asarray(np.concatenate([np.zeros((n, k, 1)), z], axis=2).transpose(0, 2, 1))
+        z = _mean_of_members(np.matmul(moved.reshape(len(weight), n * k, weight.shape[1]), weight))
+        out = np.zeros((n, k, 1 + z.shape[1]), dtype=z.dtype)
+        out[:, :, 1:] = z.reshape(n, k, z.shape[1])
+        return terms, out.transpose(0, 2, 1)
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -149,7 +233,13 @@ class PayneEmulator:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], config: dict[str, Any]) -> PayneEmulator:
         """Inverse of :meth:`to_arrays`."""
-        layers = tuple((arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"]) for i in range(int(config["n_layers"])))
+        names = [f"layer{i}" for i in range(int(config["n_layers"]))]
+        layers = tuple((arrays[f"{n}.weight"].astype(np.float64), arrays[f"{n}.bias"].astype(np.float64)) for n in names)
         covariance = ModelCovariance(arrays["covariance_diagonal"], arrays.get("covariance_factors"))
         labels = LabelSet.from_config(config["label_set"])
         return cls(labels, arrays["wavelength"], layers, config["activation"], arrays["mean"], arrays["basis"], covariance)
+
+
+def _mean_of_members(outputs: FloatArray) -> FloatArray:
+    """(E, n, r) -> (n, r)."""
+    return outputs[0] if len(outputs) == 1 else np.asarray(outputs.mean(axis=0))

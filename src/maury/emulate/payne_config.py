@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from maury.emulate.activations import ACTIVATIONS
 from maury.errors import UsageError
-from maury.train.config import LoopConfig
+from maury.train.config import LoopConfig, expect_one_of
 
 LossName = Literal["mse", "l1", "huber"]
+Scaling = Literal["range", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class PayneConfig:
     activation : "silu", "tanh", "sigmoid", "relu" or "leaky_relu".
     components : principal components that the network learns; 0: the pixels themselves.
     members : networks of the ensemble; with one, ``validation_fraction`` of the stars are held back.
-    loss : "mse", "l1" (published) or "huber".
+    loss : "mse", "l1" (published) or "huber" (square up to one standard deviation of an output over the stars, then linear).
     scaling : of the labels: "range" (to [-0.5, 0.5], published) or "percentile" (that of The Cannon; outlying labels do not
         squeeze the rest).
     power : each component's error counts by its variance to this power: 1 is the plain error of the flux, 0 weighs all alike.
@@ -34,15 +36,23 @@ class PayneConfig:
     members: int = 5
     validation_fraction: float = 0.1
     loss: LossName = "mse"
-    scaling: Literal["range", "percentile"] = "percentile"
+    scaling: Scaling = "percentile"
     power: float = 0.5
     loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 1.5e-2, 1e-2, "cosine", 0, 500, 10, 0))
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1 or self.members < 1 or self.components < 0:
-            raise UsageError("expected hidden layers and members of at least 1 and components >= 0, got others; correct them")
-        if not 0 < self.validation_fraction < 1:
-            raise UsageError(f"expected a validation fraction between 0 and 1, got {self.validation_fraction}")
+        expect_one_of("activation", self.activation, tuple(ACTIVATIONS))
+        expect_one_of("loss", self.loss, get_args(LossName))
+        expect_one_of("scaling", self.scaling, get_args(Scaling))
+        if not self.hidden or min(self.hidden) < 1:
+            raise UsageError(
+                f"expected at least one hidden layer of at least one neuron, got {list(self.hidden)}; correct hidden"
+            )
+        for name, low in {"members": 1, "components": 0, "power": 0}.items():
+            if not getattr(self, name) >= low:
+                raise UsageError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
+        if not 0 < self.validation_fraction <= 0.5:
+            raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {self.validation_fraction}; correct it")
 
 
 _PUBLISHED = PayneConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class StackedMlp(nn.Module):
             raise UsageError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {activation!r}; correct the name")
         self.n_members, self.activation = n_members, activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             limit = n_in**-0.5
             for parameters, shape in ((self.weights, (n_members, n_in, n_out)), (self.biases, (n_members, 1, n_out))):
                 drawn = torch.rand(shape, generator=generator, dtype=torch.float32)

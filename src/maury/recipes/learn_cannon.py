@@ -27,6 +27,9 @@ _ROBUST_EVERY = 4  # pixels: the leading components of the residuals, in which o
 class CannonLearner:
     """Trains Cannons on the stars of one part: a global one, and regional ones with weights of their own."""
 
+    history = None
+    """The Cannon is solved, not trained by epochs."""
+
     def __init__(self, part: TrainingPart) -> None:
         self.part = part
         self.folds = part.folds()

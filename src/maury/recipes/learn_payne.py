@@ -18,6 +18,7 @@ from maury.recipes.training_part import TrainingPart
 
 if TYPE_CHECKING:
     from maury.emulate.payne_training import PayneTraining
+    from maury.train.loop import History
 
 FloatArray = NDArray[np.float64]
 
@@ -37,6 +38,11 @@ class PayneLearner:
     def label_set(self) -> LabelSet:
         labels = LabelSet.from_training(self.part.recipe.labels, self.part.values)
         return labels.scaled_to_range() if self.config.scaling == "range" else labels
+
+    @property
+    def history(self) -> History:
+        """Losses of the training."""
+        return self._training.history
 
     def emulator(self, fitter: ChiSquareFitter) -> PayneEmulator:
         """A Payne with the covariance the recipe asks for; rank 0 leaves the variance of its residuals."""

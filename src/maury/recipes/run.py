@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
 from maury.train.splits import k_folds
 
+if TYPE_CHECKING:
+    from maury.train.loop import History
+
 FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
@@ -44,6 +47,7 @@ class TrainingRun:
     held_out : cross-validated estimates of ``scored`` with errors as the catalogue would carry them, or None.
     scores : bias, scatter, RMSE and pulls of ``held_out`` by label (all stars, then the range the recipe reports).
     condition_number : of The Cannon's design matrix; None for a network.
+    history : losses of the final network by epoch; None for The Cannon.
     """
 
     model: Model
@@ -52,6 +56,7 @@ class TrainingRun:
     held_out: LabelEstimates | None
     scores: list[LabelMetrics]
     condition_number: float | None
+    history: History | None
 
 
 def run_recipe(
@@ -96,7 +101,7 @@ def train_on(
     held_out = _held_out(recipe, training_set, trainer, progress)
     if progress is not None:
         progress("train", 0, 1)
-    inferrer = trainer.train(np.arange(len(training_set)))
+    inferrer, history = trainer.train_with_history(np.arange(len(training_set)))
     if progress is not None:
         progress("train", 1, 1)
     labels = inferrer.emulator.labels
@@ -112,7 +117,7 @@ def train_on(
         polynomial = CannonConfig(recipe.train.order, recipe.train.terms).polynomial(labels.names)
         condition = condition_number(labels, training_set.values, polynomial)
     model = replace(model, provenance=_provenance(recipe, training_set, scores, condition))
-    return TrainingRun(model, training_set, scored, held_out, scores, condition)
+    return TrainingRun(model, training_set, scored, held_out, scores, condition, history)
 
 
 def _check_device(recipe: Recipe, device: str) -> None:
@@ -183,8 +188,8 @@ def _error_model(recipe: Recipe, scored: TrainingSet, held_out: LabelEstimates |
     held_out = held_out.only([label.name for label in recipe.label])
     if kind == "held_out" and recipe.errors.along is not None:
         residual = held_out.values - scored.values
-        options = {"by": recipe.errors.along, "stars_per_bin": recipe.errors.stars_per_bin}
-        return fit_inflation_along(residual, held_out.errors, held_out.values, held_out.labels, **options)
+        by, size = recipe.errors.along, recipe.errors.stars_per_bin
+        return fit_inflation_along(residual, held_out.errors, held_out.values, held_out.labels, by=by, stars_per_bin=size)
     # errors are learned where the model is meant to be used: stars far outside would set scale and floor for all
     used = reported_stars(recipe, scored.values)
     residual = (held_out.values - scored.values)[used]

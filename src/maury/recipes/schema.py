@@ -156,8 +156,11 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
 
 
 def _first_sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as a sentence of this house, and how many more there are."""
-    first = error.errors()[0]
+    """The first of pydantic's complaints as a sentence of this house, and how many more there are.
+
+    A key that is not known comes before one that is missing: it may be the missing one, misspelt.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"]) or "the recipe"
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

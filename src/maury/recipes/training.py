@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from maury.recipes.learn_cannon import CannonLearner
 from maury.recipes.learn_payne import PayneLearner
 from maury.recipes.schema import Recipe
 from maury.recipes.training_part import TrainingPart
+
+if TYPE_CHECKING:
+    from maury.train.loop import History
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -47,6 +51,10 @@ class Trainer:
 
     def train(self, stars: IntArray) -> FittedInferrer:
         """An inferrer trained on the stars of these indices alone, covariance and all choices included."""
+        return self.train_with_history(stars)[0]
+
+    def train_with_history(self, stars: IntArray) -> tuple[FittedInferrer, History | None]:
+        """The same, with the losses of a network's training; None for The Cannon."""
         part = TrainingPart.of(self.recipe, self.training_set, stars)
         learner: CannonLearner | PayneLearner
         if self.recipe.train.method == "payne":
@@ -57,10 +65,10 @@ class Trainer:
         emulator = learner.emulator(fitter)
         regions = self.recipe.train.regions
         if regions is None:
-            return EmulatorInferrer(emulator, fitter)
+            return EmulatorInferrer(emulator, fitter), learner.history
         kernels = kernel_weights(emulator.labels, regions.label, regions.centres, regions.width, part.values)
         parts = tuple(learner.regional(kernel, fitter) for kernel in kernels.T)
-        return RegionalInferrer(emulator, fitter, regions.label, regions.centres, parts)
+        return RegionalInferrer(emulator, fitter, regions.label, regions.centres, parts), learner.history
 
     def fitter(self, labels: LabelSet, values: FloatArray) -> ChiSquareFitter:
         """The fit's settings; the prior, if there is one, knows the stars of these labels alone."""

@@ -26,10 +26,10 @@ _META = "maury_checkpoint"
 
 
 def fingerprint_of(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """32 hexadecimal digits that change with any setting and any number of the training."""
+    """32 hexadecimal digits that change with any setting and any number."""
     digest = hashlib.sha256(canonical_json(dict(settings), "the settings of a training").encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.shape} {array.dtype}".encode())
         digest.update(array.data)
     return digest.hexdigest()[:32]
@@ -70,14 +70,14 @@ class Checkpoint:
         from safetensors.numpy import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        text = canonical_json(dict(state), "a checkpoint")
+        ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        text = canonical_json({"state": dict(state), "sha256": fingerprint_of(state, ready)}, "a checkpoint")
         with replacing(self.path, ModelFileError) as temporary:
             temporary.write_bytes(save(ready, metadata={_META: text}))
         self._last = time.monotonic()
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """The state that was saved, or None where there is none that can be read: the training then starts anew."""
+        """The state that was saved, or None where there is none that is whole: the training then starts anew."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():
@@ -86,7 +86,9 @@ class Checkpoint:
             with safe_open(self.path, framework="numpy") as opened:
                 metadata = dict(opened.metadata() or {})
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-            state = json.loads(metadata[_META])
-        except (SafetensorError, OSError, KeyError, ValueError):
+            written = json.loads(metadata[_META])
+            state: dict[str, Any] = written["state"]
+            whole = written["sha256"] == fingerprint_of(state, arrays)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return None
-        return (arrays, state) if isinstance(state, dict) else None
+        return (arrays, state) if whole else None

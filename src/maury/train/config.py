@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -37,9 +39,17 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimiser not in get_args(Optimiser):
-            raise UsageError(
-                f"expected an optimiser among {', '.join(get_args(Optimiser))}, got {self.optimiser!r}; correct the name"
-            )
-        if not (self.learning_rate > 0 and self.max_epochs >= 1 and self.check_every >= 1 and self.batch_size >= 0):
-            raise UsageError("expected learning_rate > 0, max_epochs >= 1, check_every >= 1 and batch_size >= 0, got others")
+        expect_one_of("optimiser", self.optimiser, get_args(Optimiser))
+        expect_one_of("schedule", self.schedule, get_args(Schedule))
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"expected learning_rate > 0, got {self.learning_rate}; correct it")
+        lowest = {"weight_decay": 0, "batch_size": 0, "max_epochs": 1, "check_every": 1, "patience": 0, "seed": 0}
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:
+                raise UsageError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
+
+
+def expect_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise UsageError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise UsageError(f"expected {name} among {', '.join(allowed)}, got {value!r}; correct the name")

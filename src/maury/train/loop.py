@@ -66,7 +66,7 @@ def train_network(
     Raises
     ------
     UsageError
-        If the loss is not finite at the end of an epoch (a learning rate too high, usually).
+        If the loss is not finite between two checks, or a member's validation loss never is (a learning rate too high, usually).
     """
     run = _Run(network, config, n_samples)
     saved = None if checkpoint is None else checkpoint.load()
@@ -96,7 +96,7 @@ def _check_epochs(run: _Run, loss: Loss) -> None:
         for index in run.batches():
             run.optimiser.zero_grad(set_to_none=True)
             value = loss(run.network, index)
-            value.sum().backward()  # members do not share parameters: the gradient of the sum is each one's own
+            value.sum().backward()  # type: ignore[no-untyped-call] # members do not share parameters: the gradient of the sum is each one's own
             run.optimiser.step()
             total += value.detach().double().cpu()
             batches += 1
@@ -140,7 +140,7 @@ class _Run:
         if size == 0 or size >= self.n_samples:
             return [torch.arange(self.n_samples, device=self.device)]
         order = torch.randperm(self.n_samples, generator=self.generator).to(self.device)
-        return list(order.split(size))
+        return list(torch.split(order, size))
 
     def note(self, validation: Tensor) -> None:
         """Keep the weights of the members that improved."""
@@ -157,15 +157,15 @@ class _Run:
                 self.best[name].copy_(p.detach())
 
     def take_best(self) -> None:
+        if not bool(torch.isfinite(self.best_loss).all()):
+            raise UsageError("expected a finite validation loss, got none at any check; lower the learning rate")
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(self.best[name])
 
     def history(self) -> History:
         epochs, training, validation = zip(*self.log, strict=True)
-        return History(
-            np.array(epochs, dtype=np.int64), np.array(training), np.array(validation), self.best_epoch.numpy().copy()
-        )
+        return History(np.array(epochs, dtype=np.int64), np.array(training), np.array(validation), self.best_epoch.numpy().copy())
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
