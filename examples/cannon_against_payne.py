@@ -14,7 +14,7 @@ from what_helped import variant
 
 from maury import Model, load_recipe, read_files, run_recipe
 from maury.assess.learn_repeats import cross_fitted
-from maury.assess.metrics import LabelMetrics, label_metrics
+from maury.assess.metrics import LabelMetrics, label_metrics, robust_std
 from maury.assess.repeats import repeat_scores
 from maury.assess.visits import good_visits, visit_pairs
 from maury.estimates import LabelEstimates
@@ -76,14 +76,29 @@ def on_repeats(name: str, model: Model, data: Path) -> None:
         print(f"{name:22s} repeats, {what}: " + ", ".join(text), flush=True)
 
 
+def in_common(first: TrainingRun, second: TrainingRun) -> None:
+    """How the residuals of two models on the same held-out stars correlate, wild stars clipped at three times the scatter."""
+    low, high = RANGES[0]
+    chosen = (first.scored.values[:, 0] >= low) & (first.scored.values[:, 0] < high)
+    texts = []
+    for k, name in enumerate(LASP):
+        pair = [(run.held_out.values - run.scored.values)[chosen, k] for run in (first, second) if run.held_out is not None]
+        clipped = [np.clip(r, -3 * robust_std(r), 3 * robust_std(r)) for r in pair]
+        texts.append(f"{name} {np.corrcoef(*clipped)[0, 1]:.2f}")
+    print(f"correlation of the residuals of The Cannon (all stars) and The Payne, {low:g}-{high:g} K: " + ", ".join(texts))
+
+
 def main(folder: str) -> None:
     """Train all three and print their lines."""
     data = Path(folder)
+    runs = []
     for name, recipe in recipes().items():
         run = run_recipe(recipe, data)
+        runs.append(run)
         on_miles(name, run)
         on_lamost(name, run.model, data)
         on_repeats(name, run.model, data)
+    in_common(*runs[1:])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from maury.emulate.payne import PayneEmulator
@@ -14,17 +16,15 @@ LABELS = (Label("teff", "K"), Label("logg", "dex"), Label("fe_h", "dex"))
 MAX_KM_S = 80.0  # 1.3 pixels of 60 km/s
 
 
-def network(n_pixels: int = 400, r: int = 8, rank: int = 0, seed: int = 5, unknown: slice | None = None) -> PayneEmulator:
-    """Three labels, two layers of 16 silu neurons, r basis vectors of Gaussian lines 2.7 pixels wide (FWHM)."""
-    rng = np.random.default_rng(seed)  # fixed: the same network every time
+def network(n_pixels: int = 400, r: int = 8, rank: int = 0, hidden: int = 16, unknown: slice | None = None) -> PayneEmulator:
+    """Three labels, two layers of silu neurons, r basis vectors of Gaussian lines 2.7 pixels wide (FWHM)."""
+    rng = np.random.default_rng(5)  # fixed: the same network every time
     wavelength = 5000.0 * np.exp(2e-4 * np.arange(n_pixels))
     lines = np.exp(-0.5 * ((np.arange(n_pixels) - rng.uniform(0, n_pixels, (n_pixels // 4, 1))) / 1.15) ** 2)
-    basis = 0.03 * rng.normal(size=(r, len(lines))) @ lines
+    basis = 0.03 * np.sqrt(8 / r) * rng.normal(size=(r, len(lines))) @ lines
     mean = 1.0 - 0.3 * rng.random(len(lines)) @ lines
-    sizes = (3, 16, 16, r)
-    layers = tuple(
-        (rng.normal(size=(1, a, b)) / np.sqrt(a), 0.3 * rng.normal(size=(1, b))) for a, b in zip(sizes, sizes[1:], strict=False)
-    )
+    sizes = (3, hidden, hidden, r)
+    layers = tuple((rng.normal(size=(1, a, b)) / np.sqrt(a), 0.3 * rng.normal(size=(1, b))) for a, b in pairwise(sizes))
     diagonal = (0.003 * np.exp(rng.uniform(-0.7, 0.7, n_pixels))) ** 2
     if unknown is not None:
         diagonal[unknown] = np.inf

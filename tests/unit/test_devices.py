@@ -16,7 +16,7 @@ from maury.fit.velocity import VelocityLabel
 from maury.threads import cores, in_threads
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recovery"))
-from network import MAX_KM_S, moving_stars, network  # noqa: E402
+from network import MAX_KM_S, moving_stars, network
 
 FITTERS = {
     "labels": ChiSquareFitter(),

@@ -69,7 +69,7 @@ class InflationAlong:
         return out
 
     def apply(self, estimates: LabelEstimates, snr: ArrayLike | None = None) -> LabelEstimates:
-        """Estimates with inflated errors and the correlations they had; ``snr`` (n,) serves only to flag what is outside its range.
+        """Estimates with inflated errors and the correlations they had; ``snr`` (n,) only flags what is outside its range.
 
         Raises
         ------

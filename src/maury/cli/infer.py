@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
+_MANY_FILES = 2000  # from here on, reading in several processes saves more than starting them costs
+
+
 def infer(
     model: Annotated[Path, typer.Argument(help="Model file of `maury train`.", show_default=False)],
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
@@ -38,6 +41,7 @@ def infer(
         Path | None,
         typer.Option("--photometry", help="Table with columns file, bp_rp and m_g (mag, free of extinction): where fits start."),
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda: sums over pixels on a GPU.")] = "cpu",
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the first fit.")] = None,
 ) -> None:
     """Infer labels of spectra and write a catalogue; a file that cannot be read keeps a row with its reason."""
@@ -47,14 +51,20 @@ def infer(
     from maury.cli.progress import stage_bars
     from maury.read import read_files
     from maury.store import load_model
+    from maury.threads import cores
 
     format_of(output)  # refuse an unknown extension before the work, not after it
-    loaded = load_model(model)
+    loaded = load_model(model).running_on(device=device, workers=cores())
     if photometry is not None:
         _require_isochrones(loaded)
     with stage_bars() as report:
         result = read_files(
-            spectra, format, lambda done, total: report("read", done, total), medium=cast("Medium | None", medium), snr=snr
+            spectra,
+            format,
+            lambda done, total: report("read", done, total),
+            cores() if len(spectra) >= _MANY_FILES else None,
+            medium=cast("Medium | None", medium),
+            snr=snr,
         )
         if velocities is not None:
             result = _with_columns(result, velocities, _VELOCITY)

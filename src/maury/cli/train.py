@@ -64,12 +64,15 @@ def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe
 def _plots(run: TrainingRun, folder: Path) -> None:
     from maury.report.coverage_figure import coverage_figure
     from maury.report.figures import cross_validation_figure, pull_histogram, true_vs_recovered
+    from maury.report.history_figure import history_figure
     from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     labels, stars = run.model.inferrer.emulator.labels, run.training_set
     if "teff" in labels.names and len(labels) > 1:
         save_figure(coverage_figure(labels, stars.values, stars.part), folder / "coverage.png")
+    if run.history is not None:
+        save_figure(history_figure(run.history), folder / "history.png")
     if run.held_out is None:
         return
     truth, held = run.scored.values, run.held_out.only(labels.names)

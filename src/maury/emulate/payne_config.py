@@ -38,7 +38,7 @@ class PayneConfig:
     loss: LossName = "mse"
     scaling: Scaling = "percentile"
     power: float = 0.5
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 1.5e-2, 1e-2, "cosine", 0, 500, 10, 0))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig("adamw", 1.5e-2, 0.1, "cosine", 0, 500, 10, 0))
 
     def __post_init__(self) -> None:
         expect_one_of("activation", self.activation, tuple(ACTIVATIONS))

@@ -16,7 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from maury.emulate.payne import PayneEmulator
 from maury.errors import UsageError
+from maury.fit.products import NumpyProducts, Products
 from maury.protocols import Emulator, ModelCovariance, TermEmulator
 from maury.spectra import Spectra
 
@@ -59,8 +61,8 @@ class Problem(Protocol):
 class ExactProblem(Problem, Protocol):
     """A problem whose chi-square is an approximation good enough to step through, and which also knows the exact one."""
 
-    def exact(self, star: IntArray, scaled: FloatArray) -> Evaluation:
-        """Exact chi-square and gradient, with a Hessian good enough to end with."""
+    def exact(self, star: IntArray, scaled: FloatArray, hessian: FloatArray | None = None) -> Evaluation:
+        """Exact chi-square and gradient, with a Hessian good enough to end with, or with the one given, of a point nearby."""
         ...
 
 
@@ -92,9 +94,9 @@ class TermProblem:
     nothing cancels. The optimiser's cost no longer depends on the number of pixels.
     """
 
-    def __init__(self, spectra: Spectra, emulator: TermEmulator) -> None:
+    def __init__(self, spectra: Spectra, emulator: TermEmulator, where: Products | None = None) -> None:
         check_grid(spectra, emulator)
-        self.emulator = emulator
+        self.emulator, self._where = emulator, where or NumpyProducts()
         self.n_stars, self.n_labels = len(spectra), len(emulator.labels)
         covariance = emulator.model_covariance
         basis = (
@@ -105,29 +107,29 @@ class TermProblem:
         self.n_terms = len(emulator.coefficients) - 1
         self._constant = emulator.coefficients[0]
         self._rows, self._columns = np.triu_indices(len(basis))
-        products = np.ascontiguousarray((basis[self._rows] * basis[self._columns]).T)  # (n_pixels, n_products)
-        basis = np.ascontiguousarray(basis.T)
+        products = self._where.hold((basis[self._rows] * basis[self._columns]).T)  # (n_pixels, n_products)
+        self._n_basis, held = len(basis), self._where.hold(basis.T)
         # with a last term of fixed value -1, [[A, b], [b, c]] holds the whole quadratic form
         self.form = np.empty((self.n_stars, self.n_terms + 1, self.n_terms + 1))
         for start in range(0, self.n_stars, _STAR_BLOCK):
             block = slice(start, start + _STAR_BLOCK)
             weight = _weight(spectra.ivar[block], covariance.diagonal)
-            self.form[block] = self._project(spectra.flux[block], weight, basis, products)
+            self.form[block] = self._project(spectra.flux[block], weight, held, products)
         self._triangle = np.triu_indices(self.n_terms + 1)
 
-    def _project(self, flux: NDArray[Any], weight: FloatArray, basis: FloatArray, products: FloatArray) -> FloatArray:
+    def _project(self, flux: NDArray[Any], weight: FloatArray, basis: Any, products: Any) -> FloatArray:
         """(n, T + 1, T + 1) quadratic forms of some stars; writes into ``weight``."""
         residual = np.subtract(flux, self._constant, dtype=np.float64)
-        gram = np.empty((len(weight), basis.shape[1] + 1, basis.shape[1] + 1))
-        gram[:, self._rows, self._columns] = gram[:, self._columns, self._rows] = weight @ products
+        gram = np.empty((len(weight), self._n_basis + 1, self._n_basis + 1))
+        gram[:, self._rows, self._columns] = gram[:, self._columns, self._rows] = self._where.times(weight, products)
         weight *= residual
-        gram[:, -1, :-1] = gram[:, :-1, -1] = weight @ basis
+        gram[:, -1, :-1] = gram[:, :-1, -1] = self._where.times(weight, basis)
         gram[:, -1, -1] = np.einsum("np,np->n", weight, residual)
         t = self.n_terms
-        if basis.shape[1] == t:
+        if self._n_basis == t:
             return gram
-        factors = np.arange(t, basis.shape[1])
-        kept = np.append(np.arange(t), basis.shape[1])
+        factors = np.arange(t, self._n_basis)
+        kept = np.append(np.arange(t), self._n_basis)
         inner = gram[:, t:-1, t:-1] + np.eye(factors.size)
         cross = gram[:, factors][:, :, kept]  # (n, k, T + 1)
         reduced = gram[:, kept][:, :, kept]
@@ -149,9 +151,12 @@ class TermProblem:
     def _extended(self, scaled: FloatArray) -> FloatArray:
         """(n, T + 1, K + 1): terms, and their derivatives by each label."""
         extended = np.zeros((len(scaled), self.n_terms + 1, self.n_labels + 1))
-        extended[:, :-1, 0] = self.emulator.terms(scaled)[:, 1:]
+        if isinstance(self.emulator, PayneEmulator):  # for a network, both cost what one does
+            terms, slopes = self.emulator.terms_and_jacobian(scaled)
+        else:
+            terms, slopes = self.emulator.terms(scaled), self.emulator.terms_jacobian(scaled)
+        extended[:, :-1, 0], extended[:, :-1, 1:] = terms[:, 1:], slopes[:, 1:]
         extended[:, -1, 0] = -1.0
-        extended[:, :-1, 1:] = self.emulator.terms_jacobian(scaled)[:, 1:]
         return extended
 
     def chi2_table(self, scaled: FloatArray) -> FloatArray:
@@ -182,13 +187,20 @@ class PixelProblem:
             self.inner_inverse = np.linalg.inv(np.linalg.cholesky(inner))  # (n, k, k): |L^-1 U' D^-1 r|^2 is subtracted
 
     def chi2(self, star: IntArray, scaled: FloatArray) -> FloatArray:
+        return self.with_gradient(star, scaled)[0]
+
+    def with_gradient(self, star: IntArray, scaled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(m,) chi-square and (m, n_pixels) its half gradient by the model's flux."""
         residual = self.flux[star] - self._flux(scaled)
-        weighted = self.weight[star] * residual
+        weight = self.weight[star]
+        weighted = weight * residual
         chi2 = np.einsum("mp,mp->m", weighted, residual)
         if self.factors is None:
-            return np.asarray(chi2)
-        low = np.einsum("mij,mj->mi", self.inner_inverse[star], weighted @ self.factors)
-        return np.asarray(chi2 - np.einsum("mi,mi->m", low, low))
+            return np.asarray(chi2), -weighted
+        inverse = self.inner_inverse[star]
+        low = np.einsum("mij,mj->mi", inverse, weighted @ self.factors)
+        shared = np.einsum("mij,mi->mj", inverse, low) @ self.factors.T
+        return np.asarray(chi2 - np.einsum("mi,mi->m", low, low)), np.asarray(weight * shared - weighted)
 
     def evaluate(self, star: IntArray, scaled: FloatArray) -> Evaluation:
         residual = self.flux[star] - self._flux(scaled)
@@ -218,6 +230,12 @@ class PixelProblem:
     def _jacobian(self, scaled: FloatArray) -> FloatArray:
         labels = self.emulator.labels
         return self.emulator.predict_jacobian(labels.unscale(scaled)) * labels.unscale_slope(scaled)[:, None, :]
+
+
+def joined(parts: list[Evaluation]) -> Evaluation:
+    """Evaluations of blocks of rows as one."""
+    fields = (np.concatenate([getattr(part, name) for part in parts]) for name in ("chi2", "gradient", "hessian"))
+    return Evaluation(*fields)
 
 
 def check_grid(spectra: Spectra, emulator: Emulator) -> None:

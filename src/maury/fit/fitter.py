@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,18 @@ from maury.fit.continuum import ContinuumModes
 from maury.fit.lm import LmResult, LmSettings, minimise, refine
 from maury.fit.prior import LabelPrior, with_prior
 from maury.fit.problems import make_problem
+from maury.fit.products import check_device
 from maury.fit.starts import PhotometricStarts
 from maury.fit.velocity import VelocityLabel
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.protocols import Emulator
 from maury.spectra import Spectra
+from maury.threads import in_threads
 
 FloatArray = NDArray[np.float64]
+
+_DOUBT = 0.1  # of chi-square: how far the approximate one of a bad fit may be off
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class ChiSquareFitter:
     velocity : fitted as one more label ``delta_rv``, or None (see :mod:`maury.fit.velocity`).
     bounds_of : (label, lower, upper) bounds in label units instead of those of ``margin``.
     photometry : one more start for spectra with meta columns bp_rp and m_g, or None (see :mod:`maury.fit.starts`).
+    device : where sums over pixels are computed, "cpu" or "cuda"; like ``workers`` a choice of the moment, not saved.
+    workers : blocks of stars that are fitted at the same time, on as many cores.
     """
 
     n_starts: int = 3
@@ -61,16 +68,20 @@ class ChiSquareFitter:
     photometry: PhotometricStarts | None = None
     velocity: VelocityLabel | None = None
     bounds_of: tuple[tuple[str, float, float], ...] = ()
+    device: str = "cpu"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.n_starts < 1 or self.n_candidates < self.n_starts:
             raise UsageError(f"expected 1 <= n_starts <= n_candidates, got {self.n_starts} and {self.n_candidates}")
         if self.margin < 0:
             raise UsageError(f"expected margin >= 0, got {self.margin}; it is a fraction of the training range")
+        check_device(self.device)
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for a model file."""
         plain = asdict(replace(self, prior=None, photometry=None))
+        del plain["device"], plain["workers"]
         for name, part in (("prior", self.prior), ("photometry", self.photometry)):
             plain[name] = None if part is None else part.to_config()
         return plain
@@ -85,7 +96,7 @@ class ChiSquareFitter:
         photometry = None if points is None else PhotometricStarts.from_config(points)
         optimiser = LmSettings(**config["optimiser"])
         moving = config.get("velocity")
-        parts = {"optimiser": optimiser, "continuum": continuum, "prior": prior, "photometry": photometry}
+        parts: dict[str, Any] = {"optimiser": optimiser, "continuum": continuum, "prior": prior, "photometry": photometry}
         parts["velocity"] = None if moving is None else VelocityLabel(**moving)
         parts["bounds_of"] = tuple((str(n), float(low), float(high)) for n, low, high in config.get("bounds_of", ()))
         return cls(**{**config, **parts})
@@ -119,9 +130,11 @@ class ChiSquareFitter:
             extend = self.continuum is not None and group.size > 0 and bool(needs_modes[group[0]])
             model = self.continuum.extend(emulator) if extend and self.continuum is not None else emulator
             model = model if self.velocity is None else self.velocity.extend(model)
-            for first in range(0, group.size, self.block):
-                block = group[first : first + self.block]
-                parts.append(self._fit_block(spectra[block], model, None if start is None else start[block]))
+            size = max(1, min(self.block, -(-group.size // self.workers)))
+            blocks = [group[first : first + size] for first in range(0, group.size, size)]
+            fit = partial(self._fit_rows, spectra, model, start)
+            for block, part in zip(blocks, in_threads(fit, blocks, self.workers), strict=True):
+                parts.append(part)
                 rows.append(block)
                 if progress is not None:
                     progress(sum(map(len, rows)), len(spectra))
@@ -145,6 +158,11 @@ class ChiSquareFitter:
             lower[k], upper[k] = np.sort(labels.scale(ends)[:, k])
         return lower, upper
 
+    def _fit_rows(
+        self, spectra: Spectra, emulator: Emulator, start: FloatArray | None, rows: NDArray[np.int64]
+    ) -> LabelEstimates:
+        return self._fit_block(spectra[rows], emulator, None if start is None else start[rows])
+
     def _fit_block(self, spectra: Spectra, emulator: Emulator, start: FloatArray | None) -> LabelEstimates:
         n_pixels = usable_pixels(spectra, emulator.model_covariance)
         fit = np.flatnonzero(n_pixels >= self.min_pixels)
@@ -157,7 +175,7 @@ class ChiSquareFitter:
         ).with_(n_pixels=n_pixels)
         if fit.size == 0:
             return estimates
-        data = make_problem(spectra[fit], emulator)
+        data = make_problem(spectra[fit], emulator, self.device)
         problem = with_prior(data, self.prior)
         lower, upper = self.bounds(emulator.labels)
         if start is None:
@@ -167,8 +185,6 @@ class ChiSquareFitter:
         else:
             starts = np.nan_to_num(emulator.labels.scale(start[fit]))[:, None, :]
         best, rival = self._best_of_starts(problem, starts, lower, upper)
-        if isinstance(problem, ExactProblem):
-            best = refine(problem, best, lower, upper, self.optimiser)
         if self.prior is not None:  # the catalogue's chi-square is that of the spectrum alone
             best = replace(best, chi2=best.chi2 - self.prior.evaluate(best.scaled[:, : self.prior.means.shape[1]]).chi2)
         return self._assemble(estimates, fit, emulator.labels, best, rival)
@@ -180,15 +196,25 @@ class ChiSquareFitter:
         n, s, k = starts.shape
         star = np.repeat(np.arange(n), s)
         result = minimise(problem, star, starts.reshape(n * s, k), lower, upper, self.optimiser)
-        chi2 = np.where(np.isfinite(result.chi2), result.chi2, np.inf).reshape(n, s)
-        winner = np.arange(n) * s + chi2.argmin(axis=1)
-        best = LmResult(
-            result.scaled[winner], result.chi2[winner], result.hessian[winner], result.converged[winner], result.at_bound[winner]
-        )
-        apart = result.scaled.reshape(n, s, k) - best.scaled[:, None, :]
+        winner, rivals = self._compared(result, n, 0.0)
+        if isinstance(problem, ExactProblem):
+            # what was stepped through is approximate: every end that may yet be the lowest is followed to the exact minimum
+            _, possible = self._compared(result, n, _DOUBT)
+            rows = np.union1d(winner, np.flatnonzero(possible))
+            result = result.only(rows, refine(problem, result.take(rows), star[rows], lower, upper, self.optimiser))
+            winner, rivals = self._compared(result, n, 0.0)
+        return result.take(winner), np.asarray(rivals.any(axis=1))
+
+    def _compared(self, result: LmResult, n: int, doubt: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(n,) row of the lowest end of each star, and (n, S) which others rival it, chi-square being in doubt by a fraction."""
+        k = result.scaled.shape[1]
+        chi2 = np.where(np.isfinite(result.chi2), result.chi2, np.inf).reshape(n, -1)
+        winner = np.arange(n) * chi2.shape[1] + chi2.argmin(axis=1)
+        best = result.take(winner)
+        apart = result.scaled.reshape(n, -1, k) - best.scaled[:, None, :]
         distance = np.einsum("nsk,nkl,nsl->ns", apart, best.hessian, apart)
-        rival = (chi2 < best.chi2[:, None] + self.rival_delta_chi2) & (distance > 9.0) & result.converged.reshape(n, s)
-        return best, rival.any(axis=1)
+        limit = (1.0 + doubt) * best.chi2 + (1.0 + 10.0 * doubt) * self.rival_delta_chi2
+        return winner, np.asarray((chi2 < limit[:, None]) & (distance > 9.0) & result.converged.reshape(n, -1))
 
     def _starts(self, problem: Problem, lower: FloatArray, upper: FloatArray) -> FloatArray:
         """(n, n_starts, K): the best candidate, then the best ones that lie well away from those already chosen."""

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.emulate.batched import Cholesky
-from maury.fit.chi2 import Evaluation, ExactProblem, Problem
+from maury.fit.chi2 import Evaluation, ExactProblem, Problem, joined
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_FAR = 1.0  # a step that promises more in chi-square than this, one error, is given a new Hessian
+_FREE = 0.1  # damping below this hardly shortens a step
+_SAME = 2.0  # in chi-square: rows of one star whose steps end closer than this to each other go to the same minimum
 _ROUNDING = 1e-10  # of chi-square: a badly fitting star can not know its minimum better, and must not be busy for ever
 
 
@@ -51,6 +54,19 @@ class LmResult:
     converged: NDArray[np.bool_]
     at_bound: NDArray[np.bool_]
 
+    def take(self, rows: IntArray) -> LmResult:
+        """Some of the rows."""
+        return LmResult(self.scaled[rows], self.chi2[rows], self.hessian[rows], self.converged[rows], self.at_bound[rows])
+
+    def only(self, rows: IntArray, ends: LmResult) -> LmResult:
+        """Other ends for some rows; the remaining rows are out of the running, with infinite chi-square."""
+        out = LmResult(
+            self.scaled.copy(), np.full_like(self.chi2, np.inf), self.hessian.copy(), self.converged.copy(), self.at_bound.copy()
+        )
+        for name in ("scaled", "chi2", "hessian", "converged", "at_bound"):
+            getattr(out, name)[rows] = getattr(ends, name)
+        return out
+
 
 def minimise(
     problem: Problem,
@@ -68,18 +84,24 @@ def minimise(
     damping = np.full(m, settings.initial_damping)
     growth = np.full(m, 2.0)
     converged = np.zeros(m, dtype=bool)
+    follows = np.arange(m)
     alive = np.flatnonzero(np.isfinite(chi2))
+    rough = isinstance(problem, ExactProblem)
     for _ in range(settings.max_iterations):
         if alive.size == 0:
             break
         step, predicted = _step(x[alive], gradient[alive], hessian[alive], damping[alive], lower, upper)
-        done = predicted < settings.tolerance + _ROUNDING * np.abs(chi2[alive])
+        trial = np.clip(x[alive] + step, lower, upper)
+        if rough:  # refine takes it from there: the last step is taken, not looked at
+            done = predicted < np.where(damping[alive] < _FREE, _FAR, settings.exact_tolerance)
+            x[alive[done]], chi2[alive[done]] = trial[done], chi2[alive[done]] - predicted[done]
+        else:
+            done = predicted < settings.tolerance + _ROUNDING * np.abs(chi2[alive])
         converged[alive[done]] = True
-        keep = ~done
-        alive, step, predicted = alive[keep], step[keep], predicted[keep]
+        keep = ~done & ~_joining(alive, star[alive], trial, hessian, follows)
+        alive, trial, predicted = alive[keep], trial[keep], predicted[keep]
         if alive.size == 0:
             break
-        trial = np.clip(x[alive] + step, lower, upper)
         new = problem.evaluate(star[alive], trial)
         gain = (chi2[alive] - new.chi2) / predicted
         accept = np.isfinite(new.chi2) & (gain > 1e-4)
@@ -90,22 +112,42 @@ def minimise(
         growth[alive] = np.where(accept, 2.0, growth[alive] * 2.0)
         stuck = damping[alive] > 1e12
         alive = alive[~stuck]
-    return LmResult(x, chi2, hessian, converged, (x <= lower) | (x >= upper))
+    while (follows != follows[follows]).any():
+        follows = follows[follows]
+    x, converged = x[follows], converged[follows]
+    return LmResult(x, chi2[follows], hessian[follows], converged, (x <= lower) | (x >= upper))
 
 
-def refine(problem: ExactProblem, result: LmResult, lower: FloatArray, upper: FloatArray, settings: LmSettings) -> LmResult:
-    """Rows, one per star in order, brought from the minimum of an approximate chi-square to that of the exact one.
+def _joining(alive: IntArray, star: IntArray, trial: FloatArray, hessian: FloatArray, follows: IntArray) -> NDArray[np.bool_]:
+    """Which alive rows leave, because their step ends where that of another row of the same star does.
 
-    Gauss-Newton steps with damping, all rows together; a row that gains less than ``tolerance`` is done.
+    To a part of an error, that is; from there on they would take the same way. ``follows`` notes whose end is theirs.
+    """
+    _, first, inverse = np.unique(star, return_index=True, return_inverse=True)
+    leader = first[inverse]
+    apart = trial - trial[leader]
+    distance = np.einsum("mk,mk->m", apart, np.matmul(hessian[alive[leader]], apart[:, :, None])[:, :, 0])
+    joins = (leader != np.arange(len(alive))) & (distance < _SAME)  # the leader may be one that has ended in this very step
+    follows[alive[joins]] = alive[leader[joins]]
+    return np.asarray(joins)
+
+
+def refine(
+    problem: ExactProblem, result: LmResult, star: IntArray, lower: FloatArray, upper: FloatArray, settings: LmSettings
+) -> LmResult:
+    """Rows of (m,) stars brought from the minimum of an approximate chi-square to that of the exact one.
+
+    Gauss-Newton steps with damping, all rows together; a row that gains less than ``exact_tolerance`` is done. The first step is
+    taken with the Hessian that comes along; the one returned is formed where it leads, less than one error from the end.
     """
     x = result.scaled.copy()
     every = np.flatnonzero(np.isfinite(result.chi2))
     chi2, hessian, converged = result.chi2.copy(), result.hessian.copy(), result.converged.copy()
     if every.size == 0:
         return result
-    state = problem.exact(every, x[every])
-    gradient = np.zeros_like(x)
-    chi2[every], gradient[every], hessian[every] = state.chi2, state.gradient, state.hessian
+    state = problem.exact(star[every], x[every], hessian[every])
+    gradient, formed = np.zeros_like(x), np.zeros(len(x), dtype=bool)
+    chi2[every], gradient[every] = state.chi2, state.gradient
     damping, alive = np.zeros(len(x)), every
     for _ in range(settings.max_iterations):
         step, predicted = _step(x[alive], gradient[alive], hessian[alive], damping[alive], lower, upper)
@@ -115,12 +157,28 @@ def refine(problem: ExactProblem, result: LmResult, lower: FloatArray, upper: Fl
         if alive.size == 0:
             break
         trial = np.clip(x[alive] + step, lower, upper)
-        new = problem.exact(alive, trial)
+        anew = ~formed[alive] | (predicted[going] > _FAR)
+        new = _exact(problem, star[alive], trial, hessian[alive], anew)
         accept = new.chi2 < chi2[alive]
+        formed[alive[accept & anew]] = True
         _accept(accept, alive, trial, new, x, chi2, gradient, hessian)
         damping[alive] = np.where(accept, 0.3 * damping[alive], np.maximum(10.0 * damping[alive], 1e-2))
         alive = alive[damping[alive] < 1e6]
+    rest = every[~formed[every]]  # rows that were at their end at once
+    if rest.size:
+        hessian[rest] = problem.exact(star[rest], x[rest]).hessian
     return LmResult(x, chi2, hessian, converged, (x <= lower) | (x >= upper))
+
+
+def _exact(problem: ExactProblem, star: IntArray, scaled: FloatArray, hessian: FloatArray, anew: NDArray[np.bool_]) -> Evaluation:
+    """Exact chi-square and gradient; the Hessian is formed only for some of the rows."""
+    if anew.all():
+        return problem.exact(star, scaled)
+    if not anew.any():
+        return problem.exact(star, scaled, hessian)
+    parts = joined([problem.exact(star[anew], scaled[anew]), problem.exact(star[~anew], scaled[~anew], hessian[~anew])])
+    order = np.argsort(np.concatenate([np.flatnonzero(anew), np.flatnonzero(~anew)]))
+    return Evaluation(parts.chi2[order], parts.gradient[order], parts.hessian[order])
 
 
 def _accept(

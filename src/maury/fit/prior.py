@@ -8,7 +8,7 @@ towards the training stars by as much as their spectra leave open, and errors ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -126,8 +126,9 @@ class ExactPriorProblem(PriorProblem):
 
     problem: ExactProblem
 
-    def exact(self, star: IntArray, scaled: FloatArray) -> Evaluation:
-        return self._add(self.problem.exact(star, scaled), scaled)
+    def exact(self, star: IntArray, scaled: FloatArray, hessian: FloatArray | None = None) -> Evaluation:
+        total = self._add(self.problem.exact(star, scaled, hessian), scaled)
+        return total if hessian is None else replace(total, hessian=hessian)  # the one given holds the prior already
 
 
 def with_prior(problem: Problem, prior: LabelPrior | None) -> Problem:

@@ -2,16 +2,18 @@
 
 Spectra come in the rest frame of the velocity they were given; what is left of it (an error of the header, a binary, a zero
 point) would go into the labels. The Payne fits it along and interpolates its model linearly between pixels (METHODS 0.6), which
-puts a kink into chi-square at every pixel and stalls fits. Here the model is moved by cubic splines at a few velocities (Chebyshev
-nodes over the range) and interpolated between those by the polynomial through them: smooth to all orders, and for an emulator
-that is linear in terms still linear in terms. How many nodes are needed is measured on the model itself.
+puts a kink into chi-square at every pixel and stalls fits. Here the model is moved by quintic splines. For an emulator that is
+linear in terms, this is done at a few velocities (Chebyshev nodes over the range), with the polynomial through them in between:
+smooth to all orders, and still linear in terms. How many nodes are needed is measured on the model itself; quintic, because cubic
+splines have a kink in their third derivative at every pixel: polynomials need twice the nodes to follow them to 1e-5, and at 2.4
+pixels per line width the spline itself errs twice as much.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,15 @@ from maury.errors import UsageError
 from maury.labels import KNOWN_LABELS, LabelSet
 from maury.protocols import Emulator, ModelCovariance, TermEmulator
 
+if TYPE_CHECKING:
+    from scipy.interpolate import BSpline
+
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 NAME = "delta_rv"
-_NODES = (3, 5, 7, 9, 13, 17, 25)
-_TOLERANCE = 1e-5  # rms of the flux: at S/N 1000 a hundredth of the noise
+_CHECKS = np.array([-0.97, -0.7, -0.4, -0.15, 0.3, 0.55, 0.85])  # of half the range: where nodes are tried, between most of them
+_DEGREE = 5
+_CHECKED_PIXELS = 1500  # of those reached, evenly spread: enough to measure an rms
 
 
 @dataclass(frozen=True)
@@ -93,21 +98,43 @@ class MovingEmulator:
         nearest = np.minimum(np.abs(unknown[np.minimum(right, len(unknown) - 1)] - wave), np.abs(wave - unknown[right - 1]))
         return np.asarray(known & (nearest > reach))
 
-    @cached_property
-    def nodes(self) -> FloatArray:
-        """(m,) km/s: Chebyshev nodes of the smallest number that moves this model's spectra to 1e-5 of the flux."""
-        sample = self._sample()
-        check = np.linspace(-0.97, 0.97, 8) * self.velocity.max_km_s
-        exact = np.stack([self.moved(sample, v) for v in check])[..., self._reached]
-        for n in _NODES:
-            nodes = self.velocity.max_km_s * np.cos(np.pi * (np.arange(n) + 0.5) / n)[::-1]
-            at_nodes = np.stack([self.moved(sample, v) for v in nodes])[..., self._reached]
-            error = np.tensordot(lagrange(nodes, check)[0], at_nodes, axes=1) - exact
-            if not error.size or np.sqrt(np.mean(error**2)) < _TOLERANCE:
+    def nodes(self, low: float, high: float, tolerance: float, numbers: tuple[int, ...]) -> FloatArray:
+        """(m,) km/s: Chebyshev nodes between two velocities, as few as move this model's spectra to ``tolerance``.
+
+        The tolerance is the rms of what is lost of the flux.
+
+        Parameters
+        ----------
+        low, high : ends of the range, km/s.
+        numbers : of nodes, those that are tried.
+
+        Raises
+        ------
+        UsageError
+            If the range is too wide for a polynomial.
+        """
+        spline, wave = self._checked
+        check = 0.5 * (high + low) + 0.5 * (high - low) * _CHECKS
+        exact = _at_velocities(spline, wave, check)
+        for n in numbers:
+            nodes = chebyshev_nodes(low, high, n)
+            error = np.tensordot(NodePolynomial(nodes).weights(check, 1)[0], _at_velocities(spline, wave, nodes), axes=1) - exact
+            if not error.size or np.sqrt(np.mean(error**2)) < tolerance:
                 return np.asarray(nodes)
         raise UsageError(
             f"expected a velocity range of a few line widths, got {self.velocity.max_km_s} km/s; measure the velocity first"
         )
+
+    @cached_property
+    def _checked(self) -> tuple[BSpline, FloatArray]:
+        """Sample spectra and the wavelengths at which nodes are tried."""
+        reached = np.flatnonzero(self._reached)
+        return self.spline(self._sample()), self.wavelength[reached[:: max(1, len(reached) // _CHECKED_PIXELS)]]
+
+    @cached_property
+    def prepared(self) -> dict[str, Any]:
+        """What the fits of this emulator share, by device (see :func:`maury.fit.moved_basis.moved_basis`)."""
+        return {}
 
     def _sample(self) -> FloatArray:
         """A few spectra, across the range of every label."""
@@ -121,16 +148,27 @@ class MovingEmulator:
                 rows.append(row)
         return self.rest.predict_flux(labels.unscale(np.array(rows)))
 
-    def moved(self, flux: FloatArray, velocity: float, derivative: int = 0) -> FloatArray:
-        """(..., n_pixels) rest flux -> the same at ``velocity`` km/s, by a cubic spline over the known pixels."""
-        from scipy.interpolate import CubicSpline
+    def spline(self, flux: FloatArray) -> BSpline:
+        """(..., n_pixels) rest flux -> its quintic spline over wavelength, values (n_pixels, ...).
+
+        Pixels that the model does not know are filled by a cubic spline over the known ones, so that knots stay evenly spaced.
+        """
+        from scipy.interpolate import CubicSpline, make_interp_spline
 
         wave, known = self.wavelength, self.rest.model_covariance.known
+        rows = np.moveaxis(np.asarray(flux, dtype=np.float64), -1, 0)
+        if not known.all():
+            rows = np.where(known.reshape(-1, *[1] * (rows.ndim - 1)), rows, CubicSpline(wave[known], rows[known])(wave))
+        return make_interp_spline(wave, rows, k=min(_DEGREE, len(wave) - 1))
+
+    def moved(self, flux: FloatArray, velocity: float, derivative: int = 0) -> FloatArray:
+        """(..., n_pixels) rest flux -> the same at ``velocity`` km/s, or its derivative by the velocity."""
         factor = 1.0 + velocity / SPEED_OF_LIGHT_KM_S
-        spline = CubicSpline(wave[known], flux[..., known], axis=-1)
+        at = self.spline(flux)(self.wavelength / factor, derivative)
+        moved = np.moveaxis(at, 0, -1)
         if derivative == 0:
-            return np.asarray(spline(wave / factor))
-        return np.asarray(spline(wave / factor, 1) * (-wave / factor**2) / SPEED_OF_LIGHT_KM_S)
+            return np.asarray(moved)
+        return np.asarray(moved * (-self.wavelength / factor**2) / SPEED_OF_LIGHT_KM_S)
 
     def predict_flux(self, values: FloatArray) -> FloatArray:
         """(n, K + 1) label units, the last in km/s -> (n, n_pixels)."""
@@ -151,17 +189,6 @@ class MovingEmulator:
         """The same emulator with another covariance."""
         return MovingEmulator(self.rest.with_covariance(covariance), self.velocity)
 
-    @cached_property
-    def moved_basis(self) -> MovedBasis:
-        """Mean and basis at every node.
-
-        Raises
-        ------
-        UsageError
-            If the emulator at rest is not linear in terms.
-        """
-        return MovedBasis.of(self)
-
     def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Not saved: a model file holds the emulator at rest and the fitter's velocity range."""
         return self.rest.to_arrays()
@@ -172,74 +199,34 @@ class MovingEmulator:
         return isinstance(self.rest, TermEmulator)
 
 
-@dataclass(frozen=True, eq=False)
-class MovedBasis:
-    """A linear emulator at the nodes: what all spectra of a fit share.
+def _at_velocities(spline: BSpline, wavelength: FloatArray, velocities: FloatArray) -> FloatArray:
+    """(m, ..., n_pixels) a spline's flux at m velocities."""
+    return np.stack([np.moveaxis(spline(wavelength / (1.0 + v / SPEED_OF_LIGHT_KM_S)), 0, -1) for v in velocities])
+
+
+def chebyshev_nodes(low: float, high: float, n: int) -> FloatArray:
+    """(n,) places between two ends, crowded towards them: polynomials through them do not swing."""
+    return np.asarray(0.5 * (high + low) - 0.5 * (high - low) * np.cos(np.pi * (np.arange(n) + 0.5) / n))
+
+
+class NodePolynomial:
+    """The polynomial through m nodes: at any place, what each node's value counts there.
 
     Parameters
     ----------
-    nodes : (m,) km/s.
-    rows : (m, 1 + r, n_pixels) mean and basis at every node; 0 in pixels that the model does not know.
-    factors : (n_pixels, q) of the covariance; q may be 0.
+    nodes : (m,) places.
     """
 
-    nodes: FloatArray
-    rows: FloatArray
-    factors: FloatArray
+    def __init__(self, nodes: FloatArray) -> None:
+        self.centre = 0.5 * float(nodes.max() + nodes.min())
+        self.largest = 0.5 * float(np.ptp(nodes))
+        unit = (nodes - self.centre) / self.largest
+        coefficients = np.linalg.inv(np.polynomial.chebyshev.chebvander(unit, len(nodes) - 1))
+        self._orders = [coefficients]  # Chebyshev series of each node's weight, and of its derivatives
+        for _ in range(2):
+            self._orders.append(np.polynomial.chebyshev.chebder(self._orders[-1]) / self.largest)
 
-    @classmethod
-    def of(cls, moving: MovingEmulator) -> MovedBasis:
-        rest = moving.rest
-        if not isinstance(rest, TermEmulator):
-            raise UsageError("expected an emulator that is linear in terms; others are fitted pixel by pixel")
-        covariance = moving.model_covariance
-        rows = np.stack([moving.moved(rest.coefficients, v) for v in moving.nodes])
-        rows[..., ~covariance.known] = 0.0
-        factors = np.zeros((rows.shape[2], 0)) if covariance.factors is None else covariance.factors
-        return cls(moving.nodes, rows, factors)
-
-    @property
-    def rank(self) -> int:
-        return int(self.rows.shape[1]) - 1
-
-    @cached_property
-    def anchors(self) -> IntArray:
-        """The nodes at which A is formed: both ends and the middle."""
-        last = len(self.nodes) - 1
-        return np.unique([0, last // 2, last])
-
-    @cached_property
-    def pairs(self) -> tuple[IntArray, IntArray]:
-        """Rows and columns of the products: basis with basis and with factors; factors with factors only once."""
-        r, q = self.rank, self.factors.shape[1]
-        rows, columns = np.triu_indices(r + q)
-        return rows, columns
-
-    @cached_property
-    def products(self) -> list[NDArray[np.float32]]:
-        """For each anchor (n_pixels, n_pairs): products of two of [basis; factors]."""
-        i, j = self.pairs
-        out = []
-        for k in self.anchors:
-            both = np.vstack([self.rows[k, 1:], self.factors.T]).astype(np.float32)
-            out.append(np.ascontiguousarray((both[i] * both[j]).T))
-        return out
-
-    @cached_property
-    def flat(self) -> FloatArray:
-        """(m (1 + r), n_pixels)."""
-        return self.rows.reshape(-1, self.rows.shape[2])
-
-
-def lagrange(nodes: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(n,) positions -> (n, m) weights of the nodes and their slopes d weight / d x: the polynomial through all nodes."""
-    vander = np.polynomial.chebyshev.chebvander(nodes / np.abs(nodes).max(), len(nodes) - 1)
-    unit = np.asarray(x, dtype=float) / np.abs(nodes).max()
-    inverse = np.linalg.inv(vander)
-    values = np.polynomial.chebyshev.chebvander(unit, len(nodes) - 1)
-    slopes = np.zeros_like(values)
-    for k in range(1, len(nodes)):
-        series = np.zeros(k + 1)
-        series[k] = 1.0
-        slopes[:, k] = np.polynomial.chebyshev.chebval(unit, np.polynomial.chebyshev.chebder(series))
-    return values @ inverse, slopes @ inverse / np.abs(nodes).max()
+    def weights(self, at: FloatArray, orders: int) -> list[FloatArray]:
+        """(n,) places -> (n, m) weights, and their first ``orders`` - 1 derivatives."""
+        series = np.polynomial.chebyshev.chebvander((np.asarray(at) - self.centre) / self.largest, len(self._orders[0]) - 1)
+        return [np.asarray(series[:, : len(c)] @ c) for c in self._orders[:orders]]

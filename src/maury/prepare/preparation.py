@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from maury.prepare.signal import Crop, MeasureSnr, NoiseFloor
 from maury.prepare.slope import RejectSlope
 from maury.protocols import Step
 from maury.spectra import Spectra
+from maury.threads import in_threads
 
 STEPS: dict[str, type[Any]] = {
     step.name: step
@@ -78,6 +80,14 @@ class _Piece(NamedTuple):
     spectra: Spectra
     sources: tuple[Source, ...]
 
+    def parts(self, number: int) -> list[_Piece]:
+        """The same spectra in so many pieces, or fewer where there are too few."""
+        n = len(self.sources)
+        edges = sorted({n * i // number for i in range(number + 1)})
+        if len(edges) == 2:
+            return [self]
+        return [_Piece(self.spectra[a:b], self.sources[a:b]) for a, b in pairwise(edges)]
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -132,19 +142,24 @@ class Preparation:
         return self._joined([self._prepared(piece) for piece in pieces], order)
 
     def prepare_each(
-        self, batches: Spectra | Sequence[Spectra], progress: Callable[[int, int], None] | None = None
+        self,
+        batches: Spectra | Sequence[Spectra],
+        progress: Callable[[int, int], None] | None = None,
+        workers: int = 1,
     ) -> PreparedResult:
         """Prepare what can be prepared: for inference, where one spectrum must not stop the rest.
 
         A batch that fails as a whole is halved until the spectra that cannot be prepared stand alone.
-        ``progress`` is called with (spectra done, spectra in all).
+        ``progress`` is called with (spectra done, spectra in all); ``workers`` is how many cores take part.
         """
         pieces, order = _grouped(_as_list(batches))
         done: list[_Piece] = []
         failures: list[Failure] = []
         n_done = 0
-        for piece in pieces:
-            self._attempt(piece, done, failures)
+        pieces = [part for piece in pieces for part in piece.parts(workers)]
+        for piece, (good, bad) in zip(pieces, in_threads(self._attempt, pieces, workers), strict=True):
+            done += good
+            failures += bad
             n_done += len(piece.sources)
             if progress is not None:
                 progress(n_done, len(order))
@@ -169,16 +184,20 @@ class Preparation:
             spectra = step(spectra)
         return _Piece(spectra.with_pixels(preparation=self.fingerprint), piece.sources)
 
-    def _attempt(self, piece: _Piece, done: list[_Piece], failures: list[Failure]) -> None:
+    def _attempt(self, piece: _Piece) -> tuple[list[_Piece], list[Failure]]:
         try:
-            done.append(self._prepared(piece))
+            return [self._prepared(piece)], []
         except MauryError as error:
             n = len(piece.sources)
             if n <= 1:
-                failures += _failures(piece, str(error))
-                return
-            for rows in (slice(0, n // 2), slice(n // 2, n)):
-                self._attempt(_Piece(piece.spectra[rows], piece.sources[rows]), done, failures)
+                return [], _failures(piece, str(error))
+            done: list[_Piece] = []
+            failures: list[Failure] = []
+            for part in piece.parts(2):
+                good, bad = self._attempt(part)
+                done += good
+                failures += bad
+            return done, failures
 
     @staticmethod
     def _joined(pieces: list[_Piece], order: Sequence[Source]) -> Spectra:
