@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from maury.assess.region import TrainingRegion
-from maury.emulate import CannonEmulator, train_cannon
+from maury.emulate import PayneConfig, train_cannon, train_payne
 from maury.estimates import LabelEstimates
 from maury.fit import ChiSquareFitter, EmulatorInferrer
 from maury.flags import ResultFlag
 from maury.grids import AnalyticSpectra
 from maury.labels import LabelSet, make_label
+from maury.protocols import Emulator
 
 NAMES = ("teff", "logg", "fe_h")
 LABELS = tuple(make_label(n, "K" if n == "teff" else "dex", "inverse" if n == "teff" else "linear") for n in NAMES)
@@ -22,14 +23,20 @@ REGION_BITS = int(
 )  # other bits, such as POOR_CHI2 or NOT_CONVERGED, must not be what saves the day
 
 
-@pytest.fixture(scope="module")
-def trained() -> tuple[CannonEmulator, TrainingRegion, np.ndarray]:
+Trained = tuple[Emulator, TrainingRegion, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=["cannon", "payne"])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    """A Cannon, and a Payne: networks extrapolate otherwise than polynomials do."""
     values = LOWER + np.random.default_rng(5).random((800, 3)) * (UPPER - LOWER)
-    emulator = train_cannon(AnalyticSpectra(NAMES).spectra(WAVELENGTH, values, snr=200.0, seed=1), LABELS, values)
+    spectra = AnalyticSpectra(NAMES).spectra(WAVELENGTH, values, snr=200.0, seed=1)
+    emulator: Emulator
+    if request.param == "cannon":
+        emulator = train_cannon(spectra, LABELS, values)
+    else:
+        emulator = train_payne(spectra, LABELS, values, PayneConfig(components=20)).emulator
     return emulator, TrainingRegion.from_training(emulator.labels, values), values
-
-
-Trained = tuple[CannonEmulator, TrainingRegion, np.ndarray]
 
 
 def fitted(trained: Trained, values: np.ndarray, snr: float) -> LabelEstimates:
