@@ -32,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1200)  # a page trains models; on a busy machine one took more than the usual limit of 300 s
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda p: p.name)
 def test_commands_run_as_typed(page: Path, folder: Path) -> None:
     for command in commands(page):
