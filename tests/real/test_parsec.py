@@ -70,4 +70,4 @@ def test_photometry_finds_lower_minima_than_one_start_alone(isochrones: Isochron
     without = alone.fit(spectra, emulator).chi2
     together = replace(alone, photometry=PhotometricStarts.from_isochrones(isochrones)).fit(spectra, emulator).chi2
     assert (together <= without + 1e-3).all()
-    assert (together < without - 0.1).sum() >= 3  # of 300: a start that is never used, or never better, gives none
+    assert (together < without - 0.1).any()  # how often depends on where the searched start lies: no number is promised
