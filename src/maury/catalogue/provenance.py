@@ -33,12 +33,12 @@ def run_provenance(command: Sequence[str] | None = None, **entries: Any) -> dict
     return {
         "command": shlex.join(words),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
-        "versions": _versions(),
+        "versions": package_versions(),
         **{name: value for name, value in entries.items() if value is not None},
     }
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions from the packages' metadata: none of them is imported for it."""
     found = {"maury": __version__, "python": platform.python_version()}
     for name in _PACKAGES:

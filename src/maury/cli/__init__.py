@@ -12,10 +12,12 @@ from maury.cli.assess import assess
 from maury.cli.combine import combine
 from maury.cli.demo import demo
 from maury.cli.generate import CONTEXT, generate
+from maury.cli.grid import grid_app
 from maury.cli.infer import infer
 from maury.cli.info import info
 from maury.cli.read import read
 from maury.cli.recipes import recipes
+from maury.cli.rv import rv
 from maury.cli.train import train
 
 USER_ERROR = 2
@@ -29,6 +31,8 @@ First steps:
   [bold]maury train miles --data DIR -o m.safetensors[/]
   [bold]maury infer m.safetensors *.fits -o stars.fits[/]
   [bold]maury generate m.safetensors --teff 5777 --logg 4.44 --fe_h 0 -o sun.fits[/]
+  [bold]maury rv *.fits --template m.safetensors[/]     radial velocities, for spectra without
+  [bold]maury grid --help[/]                         model spectra: fetch, look, build a training set
   [bold]maury info stars.fits[/]                     what did I get, and from what?
 
 Every command has [bold]--help[/]."""
@@ -40,9 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (read, recipes, train, infer, info, demo, assess, combine):
+for command in (read, recipes, train, infer, info, demo, assess, combine, rv):
     app.command(command.__name__)(command)
 app.command("generate", context_settings=CONTEXT)(generate)
+app.add_typer(grid_app)
 
 
 def _version(value: bool) -> None:

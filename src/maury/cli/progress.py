@@ -14,6 +14,8 @@ STAGES = {
     "simulate": "making spectra",
     "calibrate": "calibrating errors",
     "degrade": "degrading",
+    "build": "building spectra",
+    "assemble": "writing chunks",
 }
 
 

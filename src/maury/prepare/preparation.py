@@ -16,9 +16,12 @@ from maury.prepare.air import ToAir, ToVacuum
 from maury.prepare.config import canonical, step_from_config
 from maury.prepare.continuum import GaussianContinuum, RunningMedian, Scale
 from maury.prepare.degrade import Degrade
+from maury.prepare.gisic import Gisic
+from maury.prepare.macroturbulence import Macroturbulence
 from maury.prepare.masking import FillMasked, Mask, RejectSpikes
 from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.resample import Resample
+from maury.prepare.rotation import Rotate
 from maury.prepare.signal import Crop, MeasureSnr, NoiseFloor
 from maury.prepare.slope import RejectSlope
 from maury.protocols import Step
@@ -32,11 +35,14 @@ STEPS: dict[str, type[Any]] = {
         ToAir,
         Mask,
         RejectSpikes,
+        Rotate,
+        Macroturbulence,
         Degrade,
         Resample,
         RunningMedian,
         GaussianContinuum,
         PolynomialContinuum,
+        Gisic,
         RejectSlope,
         Scale,
         Crop,

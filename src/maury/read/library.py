@@ -1,12 +1,15 @@
 """Synthetic libraries in one file: a wavelength vector, spectra as rows, labels as rows.
 
 Unlike a survey's format, such a file has no documented form: the caller says what its arrays are called and measured in. An
-``.npz`` archive holds them as arrays (read without pickle); a FITS file as images by extension name, and labels also as a table.
+``.npz`` archive holds them as arrays (read without pickle), an HDF5 file as datasets by path, a zarr store likewise with words as
+attributes; a FITS file as images by extension name, and labels also as a table.
 """
 
 from __future__ import annotations
 
+import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 Arrays = dict[str, Any]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # HDF5 file format specification 3.0, II.A: the signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,7 @@ def read_library(
     label_names: str | tuple[str, ...] | None = None,
     resolving_power: float | None = None,
     fwhm: float | None = None,
+    where: Mapping[str, str | float] | None = None,
 ) -> SyntheticLibrary:
     """Read a synthetic library.
 
@@ -63,11 +69,12 @@ def read_library(
     label_names : names of the K columns, or the name of the array that holds them; not for a table.
     snr : signal-to-noise per pixel to assume; the error is the smooth flux level over it.
     resolving_power, fwhm : of the spectra (constant R, or Å); at most one.
+    where : name of an array (n,) -> the value it must have; other spectra are left out.
 
     Raises
     ------
     ReadError
-        If the file is neither of the two, an array is missing or of the wrong shape, or values are not finite.
+        If the file is none of these, an array is missing or of the wrong shape, or values are not finite.
     UsageError
         If the unit is no length.
     """
@@ -81,6 +88,9 @@ def read_library(
         raise ReadError(f"{file.name}: expected {flux} as numbers (n, {wave.size}), got shape {stored.shape}; check the names")
     values = _scaled(stored, 1.0 if flux_scale is None else _named(arrays, flux_scale, file), file)[:, order]
     table = _labels(arrays, labels, label_names, len(values), file)
+    if where:
+        kept = _selected(arrays, where, len(values), file)
+        values, table = values[kept], table[kept]
     meta = Table({"file": np.full(len(values), file.name)})
     meta["format"], meta["instrument"], meta["snr"], meta["rv"] = "library", "synthetic", snr, 0.0
     meta["resolving_power"], meta["fwhm"] = resolving_power or np.nan, fwhm or np.nan
@@ -111,18 +121,50 @@ def _scaled(stored: NDArray[Any], scale: Any, file: Path) -> NDArray[np.float32]
 
 def _open(file: Path) -> Arrays:
     """Arrays and tables of the file by name."""
-    if not file.is_file():
+    store = file.is_dir() and (file / "zarr.json").is_file()
+    if not file.is_file() and not store:
         raise ReadError(f"{file}: expected a synthetic library, found no such file; check the path")
     try:
+        if store:
+            return _zarr_arrays(file)
         if zipfile.is_zipfile(file):
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        return _fits_arrays(file)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        with open(file, "rb") as handle:
+            is_hdf5 = handle.read(len(_HDF5)) == _HDF5
+        return _hdf5_arrays(file) if is_hdf5 else _fits_arrays(file)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, zipfile.BadZipFile) as error:
         text = " ".join(str(error).split())[:200]
         raise ReadError(
-            f"{file.name}: expected a library as .npz (no pickled objects) or FITS, got: {text}; check the file"
+            f"{file.name}: expected a library as .npz (no pickled objects), .zarr, HDF5 or FITS, got: {text}; check the file"
         ) from None
+
+
+def _zarr_arrays(file: Path) -> Arrays:
+    try:
+        import zarr
+    except ImportError:
+        raise ReadError(f"{file.name}: expected zarr to be installed for it, got none; run pip install 'maury[grids]'") from None
+    group = zarr.open_group(file, mode="r")
+    words = {name: np.array(value) for name, value in group.attrs.asdict().items() if isinstance(value, (str, list))}
+    return words | {name: np.asarray(array[...]) for name, array in group.arrays()}
+
+
+def _hdf5_arrays(file: Path) -> Arrays:
+    try:
+        import h5py
+    except ImportError:
+        raise ReadError(f"{file.name}: expected h5py to be installed for it, got none; run pip install 'maury[grids]'") from None
+    arrays: Arrays = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            is_text = h5py.check_string_dtype(item.dtype) is not None
+            arrays[name] = np.asarray(item.asstr()[...], dtype=np.str_) if is_text else np.asarray(item[...])
+
+    with h5py.File(file, "r") as root:
+        root.visititems(keep)
+    return arrays
 
 
 def _fits_arrays(file: Path) -> Arrays:
@@ -130,7 +172,8 @@ def _fits_arrays(file: Path) -> Arrays:
     from astropy.table import Table
 
     arrays: Arrays = {}
-    with fits.open(file, memmap=False) as hdus:
+    with warnings.catch_warnings(), fits.open(file, memmap=False) as hdus:
+        warnings.filterwarnings("error", message="File may have been truncated")
         for hdu in hdus:
             if hdu.data is not None:
                 arrays[hdu.name] = Table(hdu.data) if isinstance(hdu, fits.BinTableHDU) else np.asarray(hdu.data)
@@ -141,6 +184,19 @@ def _named(arrays: Arrays, name: str, file: Path) -> Any:
     if name not in arrays:
         raise ReadError(f"{file.name}: expected an array {name!r}, got {', '.join(arrays) or 'none'}; name one of these")
     return arrays[name]
+
+
+def _selected(arrays: Arrays, where: Mapping[str, str | float], n: int, file: Path) -> NDArray[np.bool_]:
+    """(n,) which spectra have the wanted values; at least one does."""
+    kept = np.ones(n, dtype=bool)
+    for name, wanted in where.items():
+        found = np.asarray(_named(arrays, name, file))
+        if found.shape != (n,):
+            raise ReadError(f"{file.name}: expected {name} of shape ({n},), a value per spectrum, got {found.shape}; check where")
+        kept &= found == wanted
+    if not kept.any():
+        raise ReadError(f"{file.name}: expected spectra with {dict(where)}, got none; check where")
+    return kept
 
 
 def _angstrom(values: Any, unit: str) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ trained, fitted, judged and validated. ``docs/reference/recipes.md`` is its refe
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from maury.prepare import Preparation
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
+from maury.recipes.toml import first_sentence, read_toml
 from maury.recipes.train_schema import (
     ContinuumRecipe,
     CovarianceRecipe,
@@ -122,15 +122,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     RecipeError
         No such recipe, no TOML, an unknown key, a missing unit, an impossible value; each in one sentence.
     """
-    builtin = builtin_recipes()
-    path = builtin.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        raise RecipeError(f"expected a TOML file or one of {', '.join(builtin)}, got {name_or_path}; check the name")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"expected a recipe in TOML in {path}, got {' '.join(str(error).split())}; correct the file") from None
-    return parse_recipe(content, str(path))
+    content, origin = read_toml(name_or_path, builtin_recipes())
+    return parse_recipe(content, origin)
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
@@ -149,54 +142,29 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         recipe.train.check_method()
         recipe.fit.check_labels(recipe.labels)
     except ValidationError as error:
-        raise RecipeError(f"{origin}: {_first_sentence(error)}") from None
+        raise RecipeError(f"{origin}: {first_sentence(error, _TABLES)}") from None
     except MauryError as error:
         raise RecipeError(f"{origin}: {error}") from None
     return recipe
 
 
-def _first_sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as a sentence of this house, and how many more there are.
-
-    A key that is not known comes before one that is missing: it may be the missing one, misspelt.
-    """
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in first["loc"]) or "the recipe"
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        section = _section(first["loc"])
-        return (
-            f"expected a known key in [{section or 'recipe'}], got {first['loc'][-1]!r}; known are {_known_keys(section)}{more}"
-        )
-    if first["type"] == "missing":
-        hint = "; units are never guessed" if first["loc"][-1] == "unit" else ""
-        return f"expected a value for {place}, got none; add it{hint}{more}"
-    return f"expected a valid value for {place}, got {first.get('input')!r}: {first['msg'].lower()}{more}"
-
-
-def _section(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location[:-1] if not isinstance(part, int))
-
-
-def _known_keys(section: str) -> str:
-    tables: dict[str, type[BaseModel]] = {
-        "": Recipe,
-        "data": DataRecipe,
-        "data.library": LibraryRecipe,
-        "data.parts": PartRecipe,
-        "data.parts.library": LibraryRecipe,
-        "label": LabelRecipe,
-        "train": TrainRecipe,
-        "train.covariance": CovarianceRecipe,
-        "train.regions": RegionsRecipe,
-        "train.payne": PayneRecipe,
-        "fit": FitRecipe,
-        "fit.continuum": ContinuumRecipe,
-        "fit.prior": PriorRecipe,
-        "fit.velocity": VelocityRecipe,
-        "fit.photometry": PhotometryRecipe,
-        "quality": QualityRecipe,
-        "errors": ErrorsRecipe,
-        "validation": ValidationRecipe,
-    }
-    return ", ".join(tables[section].model_fields)
+_TABLES: dict[str, type[BaseModel]] = {
+    "": Recipe,
+    "data": DataRecipe,
+    "data.library": LibraryRecipe,
+    "data.parts": PartRecipe,
+    "data.parts.library": LibraryRecipe,
+    "label": LabelRecipe,
+    "train": TrainRecipe,
+    "train.covariance": CovarianceRecipe,
+    "train.regions": RegionsRecipe,
+    "train.payne": PayneRecipe,
+    "fit": FitRecipe,
+    "fit.continuum": ContinuumRecipe,
+    "fit.prior": PriorRecipe,
+    "fit.velocity": VelocityRecipe,
+    "fit.photometry": PhotometryRecipe,
+    "quality": QualityRecipe,
+    "errors": ErrorsRecipe,
+    "validation": ValidationRecipe,
+}

@@ -1,0 +1,147 @@
+"""Radial velocities and GISIC against their peers, side by side: ``python benchmarks/bench_rv.py``.
+
+One thread, interleaved rounds in one process, medians; agreement is measured in the same run. PyAstronomy is used where it is
+installed (``pip install PyAstronomy --target DIR`` and ``PYTHONPATH=DIR``). The GISIC package does not run with today's numpy and
+pandas: its place is taken by METHODS 0.3's ten steps written down plainly, and its own published time stands beside.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
+    os.environ.setdefault(_name, "1")
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maury.grids import AnalyticSpectra
+from maury.prepare import Gisic
+from maury.prepare.templates import ContinuumRule
+from maury.prepare.velocity import CrossCorrelation, CrossCorrelator
+from maury.spectra import Spectra
+
+ROUNDS = 5
+GISIC_PACKAGE_MS = 219.0  # PEERS.md: per spectrum, measured when the package still ran
+LABELS = ("teff", "logg", "fe_h")
+Row = dict[str, Any]
+
+
+def run() -> list[Row]:
+    """Rows of name, peer, ratio, agreement, ours_ms, peer_ms (per spectrum)."""
+    return [*velocities(), gisic()]
+
+
+def _row(
+    name: str, peer: str, calls: tuple[Callable[[], Any], Callable[[], Any]], counts: tuple[int, int], agreement: str
+) -> Row:
+    """Time both in turn; ``counts`` is how many spectra each call treats. The ratio is the median of the rounds' ratios."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    calls[0]()  # warm: templates are transformed, libraries loaded
+    for _ in range(ROUNDS):
+        for call, times, n in zip(calls, taken, counts, strict=True):
+            start = time.perf_counter()
+            call()
+            times.append(1e3 * (time.perf_counter() - start) / n)
+    ratios = [theirs / ours for ours, theirs in zip(*taken, strict=True)]
+    return {
+        "name": name,
+        "peer": peer,
+        "ratio": statistics.median(ratios),
+        "spread": (min(ratios), max(ratios)),
+        "agreement": agreement,
+        "ours_ms": statistics.median(taken[0]),
+        "peer_ms": statistics.median(taken[1]),
+    }
+
+
+def velocities() -> list[Row]:
+    """4000 pixels of LAMOST's kind, -500 to 500 km/s; PyAstronomy in steps of 1 km/s, its peak by a parabola."""
+    try:
+        from PyAstronomy import pyasl
+    except ImportError:
+        nan = float("nan")
+        return [{"name": "velocity", "peer": "PyAstronomy", "ratio": nan, "agreement": "", "ours_ms": nan, "peer_ms": nan}]
+    star, sun = AnalyticSpectra(LABELS), np.array([[5777.0, 4.4, 0.0]])
+    wide, wavelength = np.arange(3500.0, 9500.0, 1.0), 10 ** (3.57 + 9e-5 * np.arange(4000))
+    n, rng = 256, np.random.default_rng(1)
+    rv = rng.uniform(-300, 300, n)
+    labels = np.repeat(sun, n, axis=0)
+    flux = star.flux(wavelength, labels, velocity=rv) / star.continuum(wavelength, labels)
+    noisy = flux + 0.02 * rng.standard_normal(flux.shape)
+    template = _observed(wide, star.normalised(wide, sun), frame="rest")
+    spectra, clean = _observed(wavelength, noisy), _observed(wavelength, flux[:1])
+
+    def peer(step: float) -> Callable[[], float]:
+        at = np.arange(wide[0], wide[-1], step)
+        lines = star.normalised(at, sun)[0] - 1.0
+
+        def measured() -> float:
+            trial, ccf = pyasl.crosscorrRV(wavelength, clean.flux[0] - 1.0, at, lines, -500.0, 500.0, 1.0, skipedge=0)
+            k = int(np.argmax(ccf))
+            left, top, right = ccf[k - 1 : k + 2]
+            return float(trial[k] + 0.5 * (left - right) / (left - 2 * top + right))
+
+        return measured
+
+    # timed with a template of the spectra's own pixels, compared with a fine one: its linear interpolation needs that
+    theirs, theirs_fine, theirs_coarse = peer(1.0), peer(0.1)(), peer(1.0)()
+    rows = []
+    for kind, degree, what in (("none", 0, "normalised"), ("running_median", 2, "with continuum")):
+        correlator = CrossCorrelator((template,), CrossCorrelation(continuum=ContinuumRule(kind), degree=degree))
+        ours = float(correlator.measure(clean).rv[0])
+        agreement = (
+            f"{ours - theirs_fine:+.3f} km/s; off the truth by {ours - rv[0]:+.4f}, the peer by {theirs_fine - rv[0]:+.3f}"
+        )
+        agreement += f" with a template of 0.1 Å pixels, {theirs_coarse - rv[0]:+.2f} with the timed one of 1 Å"
+        for batch in (spectra, spectra[:1]):
+            name = f"velocity 4000 px, {what}, {'batch' if len(batch) > 1 else 'single'}"
+            calls = (lambda c=correlator, b=batch: c.measure(b), theirs)
+            rows.append(_row(name, "PyAstronomy crosscorrRV", calls, (len(batch), 1), agreement))
+    return rows
+
+
+def gisic() -> Row:
+    """64 spectra of 3600 pixels, the package's defaults."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
+    from gisic_plain import normalize
+
+    rng = np.random.default_rng(2)
+    wavelength = np.arange(3800.0, 7400.0, 1.0)
+    labels = rng.uniform([3600, 1, -2], [7000, 5, 0.4], (64, 3))
+    flux = AnalyticSpectra(LABELS).flux(wavelength, labels)
+    spectra = _observed(wavelength, flux + 0.01 * rng.standard_normal(flux.shape))
+    step = Gisic.package_defaults()
+    difference = max(np.abs(step(spectra[[i]]).flux[0] - normalize(wavelength, spectra.flux[i])[0]).max() for i in range(16))
+    row = _row(
+        "GISIC 3600 px, package defaults",
+        "METHODS 0.3, plainly",
+        (lambda: step(spectra), lambda: [normalize(wavelength, f) for f in spectra.flux[:8]]),
+        (len(spectra), 8),
+        f"{difference:.1e}",
+    )
+    row["agreement"] += (
+        f"; the package's {GISIC_PACKAGE_MS:.0f} ms (PEERS.md) are {GISIC_PACKAGE_MS / row['ours_ms']:.0f} times ours"
+    )
+    return row
+
+
+def _observed(wavelength: np.ndarray, flux: np.ndarray, frame: Any = "observed") -> Spectra:
+    return Spectra.from_arrays(wavelength, flux, ivar=np.full(flux.shape, 2500.0), medium="vacuum", frame=frame)
+
+
+def main() -> None:
+    """Print the table."""
+    for r in run():
+        print(f"{r['name']:52} {r['peer']:24} {r['ratio']:8.1f} {r['ours_ms']:9.3f} {r['peer_ms']:9.3f}  {r['agreement']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""``maury grid build RECIPE -o training.zarr``: from a grid of model spectra to a training set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from maury.recipes.grid_build import BuildSummary
+    from maury.recipes.grid_schema import BuildRecipe
+
+
+def build(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A TOML file, or a built-in name (shown without an argument).", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Training set to write: .zarr or .npz.")] = Path("training.zarr"),
+    data: Annotated[Path, typer.Option("--data", help="Folder below which the recipe's files lie.")] = Path(),
+    grid: Annotated[Path | None, typer.Option("--grid", help="Grid to use instead of the recipe's.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", min=0, show_default=False)] = None,
+    processes: Annotated[int, typer.Option("--processes", "-j", help="0: as many as there are cores.", min=0)] = 0,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe, to copy and change; build nothing.")] = False,
+) -> None:
+    """Build a training set from a grid of model spectra, as a recipe says.
+
+    Finished chunks are kept beside the output: after Ctrl-C or a kill, the same command goes on where it was, and ends with the
+    same bytes.
+    """
+    from maury.cli.console import output_console
+    from maury.cli.progress import stage_bars
+    from maury.recipes.grid_schema import builtin_grid_recipes, load_build_recipe
+    from maury.threads import cores
+
+    if recipe is None:
+        _list_recipes()
+        return
+    if show:
+        path = builtin_grid_recipes().get(recipe, Path(recipe))
+        load_build_recipe(recipe)  # a file that is no recipe gets its sentence
+        typer.echo(path.read_text(encoding="utf-8"), nl=False)
+        return
+    from maury.recipes.grid_build import build_training_set
+
+    ready = _with_options(load_build_recipe(recipe), grid, seed)
+    with stage_bars() as report:
+        summary = build_training_set(ready, data, output, processes=processes or cores(), progress=report)
+    output_console().print(_text(ready, summary, output), markup=False, soft_wrap=True)
+
+
+def _list_recipes() -> None:
+    from rich.table import Table
+
+    from maury.cli.console import output_console
+    from maury.recipes.grid_schema import builtin_grid_recipes, load_build_recipe
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("recipe", "what it is", "source"):
+        table.add_column(column)
+    for name in builtin_grid_recipes():
+        recipe = load_build_recipe(name)
+        table.add_row(recipe.name, recipe.description, recipe.source)
+    output_console().print(table)
+
+
+def _with_options(recipe: BuildRecipe, grid: Path | None, seed: int | None) -> BuildRecipe:
+    """The recipe with the command line's changes, checked like a recipe."""
+    from maury.recipes.grid_schema import parse_build_recipe
+
+    content = recipe.model_dump(mode="json", exclude_none=True)
+    if grid is not None:
+        content["grid"].pop("library", None)
+        content["grid"]["file"] = str(grid.resolve())
+    if seed is not None:
+        content["seed"] = seed
+    return parse_build_recipe(content, "command line")
+
+
+def _text(recipe: BuildRecipe, summary: BuildSummary, output: Path) -> str:
+    """What was built, and how a recipe of `maury train` names it."""
+    lines = [f"{summary.n_spectra} spectra x {summary.n_pixels} pixels, labels {', '.join(summary.names)}"]
+    if summary.n_flagged:
+        lines.append(f"{summary.n_flagged} of them flagged")
+    lines += [f"{number} samples left out: {reason}" for reason, number in summary.left_out.items()]
+    instrument = recipe.instrument
+    resolution = "resolving_power = 1e6"
+    if instrument is not None and (instrument.resolving_power or instrument.fwhm):
+        resolution = f"fwhm = {instrument.fwhm}" if instrument.fwhm else f"resolving_power = {instrument.resolving_power}"
+    lines += [
+        f"written to {output}",
+        "",
+        "in a recipe of `maury train`:",
+        "",
+        "[data]",
+        "assumed_snr = 100",
+        "",
+        "[data.library]",
+        f'file = "{output.name}"',
+        'wavelength = "wavelength"',
+        'wavelength_unit = "Angstrom"',
+        f'medium = "{summary.medium}"',
+        'flux = "flux"',
+        'labels = "labels"',
+        'label_names = "label_names"',
+        resolution,
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""``maury grid build``: sampler -> interpolation -> instrument, rotation -> steps -> augmentation -> a training set on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.catalogue.provenance import package_versions
+from maury.errors import RecipeError
+from maury.files import canonical_json
+from maury.grids.chunks import ChunkFolder, chunk_folder, make_chunks
+from maury.grids.grid import Grid
+from maury.grids.sampling import Sobol, sample
+from maury.grids.training_set import LargeArray, TrainingSet, check_output, write_training_set
+from maury.labels import KNOWN_LABELS
+from maury.recipes.grid_pipeline import BuildJob
+from maury.recipes.grid_schema import BuildRecipe, NodesRecipe
+from maury.recipes.grid_source import Source, needed_part, open_recipe_grid
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+_BLOCK_BYTES = 24_000_000
+"""Of one copy of a chunk's model spectra; a worker holds about ten such copies at its peak."""
+_MOST_ROWS = 512
+_DECIDING = ("maury", "numpy", "scipy", "astropy")
+"""Packages whose version may change a spectrum; another one of these does not go on with chunks of the first."""
+_PER_SPECTRUM = ("labels", "row", "flag", "snr", "delta_rv")
+_PER_PIXEL: tuple[str, ...] = ("flux", "ivar")
+_PER_LOSS = ("left_out_labels", "left_out_flag", "left_out_reason")
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What was built.
+
+    Parameters
+    ----------
+    n_spectra, n_pixels : of the training set.
+    n_flagged : how many of the spectra have a flag.
+    left_out : reason -> how many samples could not be made for it.
+    medium : of the wavelengths.
+    names : of the labels.
+    """
+
+    n_spectra: int
+    n_pixels: int
+    n_flagged: int
+    left_out: dict[str, int]
+    medium: str
+    names: tuple[str, ...]
+
+
+def build_training_set(
+    recipe: BuildRecipe,
+    root: Path,
+    output: Path,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+    rows_per_chunk: int | None = None,
+) -> BuildSummary:
+    """Build a training set, or go on with one that was stopped.
+
+    Memory does not grow with the number of spectra, save for 8 bytes per label; each process holds one chunk at a time.
+
+    Parameters
+    ----------
+    root : folder below which the recipe's files lie.
+    output : ends in ``.zarr`` or ``.npz``; until it is whole, finished chunks lie in ``OUTPUT.building`` beside it.
+    processes : each with one thread of the matrix library.
+    progress : called with (stage, done, all).
+    rows_per_chunk : spectra that are made at a time; by default as many as fit into a worker's share of memory.
+
+    Raises
+    ------
+    MauryError
+        A file is missing or unfit, the recipe does not fit the grid, or the output cannot be written.
+    """
+    check_output(output)
+    root, output = root.resolve(), output.resolve()
+    grid = open_recipe_grid(recipe, root)
+    names, labels = draw_labels(recipe, grid, root)
+    fastest = float(labels[:, names.index("vsini")].max()) if "vsini" in names else 0.0
+    grid = needed_part(grid, recipe, fastest)
+    Source(grid, recipe)  # a grid that cannot be interpolated says so before anything is written
+    plan = _plan(recipe, grid, names, labels)
+    rows = rows_per_chunk or max(1, min(_MOST_ROWS, _BLOCK_BYTES // (8 * grid.n_pixels)))
+    report = None if progress is None else partial(progress, "build")
+    with chunk_folder(output, plan, labels, rows) as folder:
+        make_chunks(folder, BuildJob(recipe, root, names, fastest), processes, report)
+        content, summary = _content(folder, names, plan, None if progress is None else partial(progress, "assemble"))
+        write_training_set(output, content, folder.path)
+        folder.remove()
+    return summary
+
+
+def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str, ...], FloatArray]:
+    """Names and (n, K) values of the labels of the training set.
+
+    A label of which the grid has one value only needs none in the recipe.
+
+    Raises
+    ------
+    RecipeError
+        If a label of the grid gets no value, or one has no effect.
+    """
+    of_nodes = grid.names if isinstance(recipe.sample, NodesRecipe) else ()
+    given = (*of_nodes, *recipe.sampled, *recipe.grid.fixed)
+    single = {
+        name: column[0]
+        for name, column in zip(grid.names, grid.values.T, strict=True)
+        if name not in given and (column == column[0]).all()
+    }
+    fixed = recipe.grid.fixed | single
+    names = (*of_nodes, *recipe.sampled, *fixed)
+    if len(set(names)) != len(names):
+        raise RecipeError(f"expected each label once in sample and grid.fixed, got {', '.join(names)}; remove the repeated one")
+    missing = [name for name in grid.names if name not in names]
+    if missing:
+        raise RecipeError(
+            f"expected values for {', '.join(grid.names)}, the labels of the grid, got none for {', '.join(missing)}; sample "
+            "them, or give a value in grid.fixed"
+        )
+    idle = [name for name in names if name not in (*grid.names, "vsini")]
+    if idle:
+        raise RecipeError(f"expected labels among {', '.join(grid.names)} and vsini, got {idle[0]}; the grid does not have it")
+    constraint = None if recipe.constraint is None else recipe.constraint.constraint(root)
+    if isinstance(recipe.sample, NodesRecipe):
+        values = np.repeat(grid.values, recipe.sample.copies, axis=0)
+        if recipe.sample.ranges:
+            values = np.column_stack([values, sample(Sobol(recipe.sample.ranges, len(values), recipe.seed))])
+        if constraint is not None:
+            values = values[constraint.keeps(names, values)]
+    else:
+        values = sample(recipe.sample.sampler(recipe.seed), constraint)
+    constant = np.broadcast_to(np.array(list(fixed.values())), (len(values), len(fixed)))
+    return names, np.ascontiguousarray(np.column_stack([values, constant]))
+
+
+def _plan(recipe: BuildRecipe, grid: Grid, names: tuple[str, ...], labels: FloatArray) -> dict[str, Any]:
+    """Everything that decides the bytes of the training set, and nothing else."""
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "preparation": recipe.preparation.fingerprint,
+        "grid": grid.fingerprint,
+        "seed": recipe.seed,
+        "label_names": list(names),
+        "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
+        "versions": {name: version for name, version in package_versions().items() if name in _DECIDING},
+    }
+
+
+# -- from chunks to a training set -------------------------------------------------------------------------------------------
+
+
+def _content(
+    folder: ChunkFolder, names: tuple[str, ...], plan: dict[str, Any], progress: Callable[[int, int], None] | None
+) -> tuple[TrainingSet, BuildSummary]:
+    counts = [len(folder.load(number, ("row",))["row"]) for number in range(folder.n_chunks)]
+    left_out = [folder.load(number, _PER_LOSS) for number in range(folder.n_chunks)]
+    reasons = np.concatenate([chunk["left_out_reason"] for chunk in left_out])
+    whole = [number for number, count in enumerate(counts) if count]
+    if not whole:
+        folder.remove()  # nobody wants to go on with these
+        raise RecipeError(
+            f"expected spectra for the labels, got none of {folder.n_rows} (the first: {reasons[0]}); move the ranges"
+        )
+    first = folder.load(whole[0])
+    wavelength, medium = first["wavelength"], str(first["medium"])
+    table = [folder.load(number, _PER_SPECTRUM) for number in whole]
+    small = {name: np.concatenate([chunk[name] for chunk in table]) for name in _PER_SPECTRUM}
+    small |= {name: np.concatenate([chunk[name] for chunk in left_out]) for name in ("left_out_labels", "left_out_flag")}
+    small["wavelength"] = wavelength
+
+    def blocks(name: str) -> Iterator[NDArray[Any]]:
+        for done, number in enumerate(whole):
+            yield folder.load(number, (name,))[name]
+            if progress is not None and name == "flux":
+                progress(done + 1, len(whole))
+
+    shape = (sum(counts), wavelength.size)
+    large = {name: LargeArray(shape, "<f4", partial(blocks, name)) for name in _PER_PIXEL if name in first}
+    texts: dict[str, str | list[str]] = {
+        "medium": medium,
+        "label_names": list(names),
+        "label_units": [KNOWN_LABELS[name].unit for name in names],
+        "left_out_reason": [str(reason) for reason in reasons],
+        "provenance": canonical_json({**plan, "n_spectra": shape[0]}, "provenance"),
+    }
+    words, numbers = np.unique(reasons, return_counts=True)
+    lost = dict(zip(words.tolist(), numbers.tolist(), strict=True))
+    summary = BuildSummary(*shape, int(np.count_nonzero(small["flag"])), lost, medium, names)
+    return TrainingSet(large, small, texts, folder.rows_per_chunk), summary

@@ -1,0 +1,356 @@
+"""``maury grid build``: what stands in the training set, errors in one sentence, and training from it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from build_sample import LIBRARY, RECIPE, WAVELENGTH, contents, recipe, write_library
+
+from maury.errors import MauryError, RecipeError, UsageError
+from maury.prepare import Preparation, convolve_instrument, rotate_flux
+from maury.read.library import read_library
+from maury.recipes import parse_recipe, run_recipe
+from maury.recipes.grid_build import build_training_set
+from maury.recipes.grid_pipeline import PATCHED, UNUSABLE
+from maury.recipes.grid_schema import BuildRecipe, builtin_grid_recipes, load_build_recipe, parse_build_recipe
+from maury.recipes.grid_source import HOLE, OUTSIDE
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_library(tmp_path_factory.mktemp("grid"))
+
+
+def build(root: Path, output: Path, ready: BuildRecipe | None = None, **options: Any) -> dict[str, np.ndarray]:
+    build_training_set(ready or recipe(), root, output, **options)
+    with np.load(output, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+# -- what stands in it --------------------------------------------------------------------------------------------------------
+
+
+def test_spectra_are_those_of_the_parts_by_hand(root: Path, tmp_path: Path) -> None:
+    """One spectrum without augmentations, step by step with the functions that the build is made of."""
+    found = build(root, tmp_path / "t.npz", recipe(augment={}))
+    assert found["flux"].shape == (48, 340)
+    assert found["flux"].dtype == np.float32
+    assert found["label_names"].tolist() == ["teff", "logg", "m_h", "vsini"]
+    assert found["label_units"].tolist() == ["K", "dex", "dex", "km/s"]
+    assert "ivar" not in found
+    row = 31
+    teff, logg, m_h, vsini = found["labels"][row]
+    assert 0 < vsini < 40
+    library = read_library(root / "library.npz", snr=1000, **{k: v for k, v in LIBRARY.items() if k != "file"})
+    node = np.flatnonzero((library.labels["teff"] == teff) & (library.labels["logg"] == logg) & (library.labels["m_h"] == m_h))
+    spectra = library.spectra[node]
+    flux = rotate_flux(WAVELENGTH, spectra.flux, vsini)
+    flux = convolve_instrument(WAVELENGTH, flux, resolving_power=20_000, native_resolving_power=60_000)
+    expected = Preparation.from_config(RECIPE["prepare"])(spectra.with_pixels(flux=flux, ivar=np.ones(flux.shape)))
+    # rotation before the instrument here, after it there; kernels are good to 1e-4
+    assert np.abs(found["flux"][row] - expected.flux[0]).max() < 2e-4
+    assert np.array_equal(found["wavelength"], expected.wavelength)
+
+
+def test_augmented_spectra_scatter_about_the_plain_ones_as_they_say(root: Path, tmp_path: Path) -> None:
+    plain = build(root, tmp_path / "plain.npz", recipe(augment={}))
+    noisy = build(root, tmp_path / "noisy.npz", recipe(augment={"snr": [50, 100]}))
+    pull = (noisy["flux"] - plain["flux"]) * np.sqrt(noisy["ivar"])
+    assert pull.var() == pytest.approx(1.0, abs=5 * np.sqrt(2 / pull.size))
+    assert (noisy["snr"] >= 50).all()
+    assert (noisy["snr"] <= 100).all()
+    assert np.isnan(noisy["delta_rv"]).all()
+
+
+def test_velocity_jitter_moves_lines_by_what_it_says(root: Path, tmp_path: Path) -> None:
+    """The shift that fits best, to first order: Σ Δf f' / Σ f'² = -Δλ. 0.3 km/s are a tenth of a pixel.
+
+    Without GISIC, whose points may jump when a line moves by a little.
+    """
+    steps = [RECIPE["prepare"][0], {"step": "scale"}]
+    plain = build(root, tmp_path / "plain.npz", recipe(augment={}, prepare=steps))
+    moved = build(root, tmp_path / "moved.npz", recipe(augment={"velocity_jitter": 0.3}, prepare=steps))
+    slope = np.gradient(plain["flux"].astype(float), plain["wavelength"], axis=1)[:, 10:-10]
+    change = (moved["flux"].astype(float) - plain["flux"])[:, 10:-10]
+    shift = -(change * slope).sum(axis=1) / (slope**2).sum(axis=1)
+    velocity = 299_792.458 * shift / 8818.0
+    assert np.std(moved["delta_rv"]) == pytest.approx(0.3, rel=0.5)  # 48 numbers: 10 % each, five of them
+    # what is left is of second order: for the largest of 48 normal numbers, 2.5 sigma = 0.75 km/s, a tenth of it is 0.075
+    assert np.abs(velocity - moved["delta_rv"]).max() < 0.06
+
+
+def test_labels_between_nodes_outside_and_at_holes(root: Path, tmp_path: Path) -> None:
+    """Half-way between two nodes linear interpolation is their mean; outside and beside a hole is no spectrum, or a flag."""
+    with np.load(root / "library.npz") as archive:
+        arrays = dict(archive)
+    hole = (arrays["labels"] == [3700.0, 5.0, 0.5]).all(axis=1)
+    kept = {name: arrays[name][~hole] for name in ("labels", "flux")}
+    np.savez(tmp_path / "library.npz", wavelength=arrays["wavelength"], **kept)
+    axes = {"teff": [3400, 3450, 3500, 3650, 3900], "logg": [5.0], "m_h": [0.25]}
+    plain = {"augment": {}, "instrument": None, "prepare": [], "sample": {"kind": "lattice", "axes": axes}}
+    found = build(tmp_path, tmp_path / "t.npz", recipe(**plain))
+    assert found["labels"][:, 0].tolist() == [3400.0, 3450.0, 3500.0]
+    assert np.allclose(found["flux"][1], 0.5 * (found["flux"][0] + found["flux"][2]), rtol=1e-6)
+    assert found["left_out_labels"][:, 0].tolist() == [3650.0, 3900.0]
+    assert found["left_out_flag"].tolist() == [HOLE, OUTSIDE]
+    assert found["left_out_reason"].tolist() == ["beside a hole of the grid", "teff outside 3400 to 3700"]
+    axes = {"teff": [3400, 3900], "logg": [4.5], "m_h": [0.0]}
+    nearest = {"grid": RECIPE["grid"] | {"outside": "nearest"}, "sample": {"kind": "lattice", "axes": axes}}
+    found = build(tmp_path, tmp_path / "t.npz", recipe(**plain | nearest))
+    assert found["flag"].tolist() == [0, OUTSIDE]
+    assert found["labels"][:, 0].tolist() == [3400.0, 3900.0]  # what was asked for, not where the spectrum is from
+
+
+def test_a_label_with_one_value_in_the_grid_needs_none(root: Path, tmp_path: Path) -> None:
+    with np.load(root / "library.npz") as archive:
+        arrays = dict(archive)
+    solar = arrays["labels"][:, 2] == 0.0
+    kept = {name: arrays[name][solar] for name in ("labels", "flux")}
+    np.savez(tmp_path / "library.npz", wavelength=arrays["wavelength"], **kept)
+    ranges = {"teff": [3400, 3700], "logg": [4.5, 5.0]}
+    ready = recipe(augment={}, sample={"kind": "sobol", "number": 8, "ranges": ranges})
+    found = build(tmp_path, tmp_path / "t.npz", ready)
+    assert found["label_names"].tolist() == ["teff", "logg", "m_h"]
+    assert (found["labels"][:, 2] == 0.0).all()
+
+
+def test_scattered_points_are_not_interpolated(root: Path, tmp_path: Path) -> None:
+    with np.load(root / "library.npz") as archive:
+        arrays = dict(archive)
+    arrays["labels"] = arrays["labels"] + np.random.default_rng(1).random(arrays["labels"].shape)
+    np.savez(tmp_path / "library.npz", **arrays)
+    ranges = {"teff": [3400, 3700], "logg": [4.5, 5.0], "m_h": [0, 1]}
+    with pytest.raises(UsageError, match="expected a regular lattice, got 24 points"):
+        build(tmp_path, tmp_path / "t.npz", recipe(sample={"kind": "sobol", "number": 8, "ranges": ranges}))
+
+
+def test_pixels_that_steps_give_up_are_flagged(root: Path, tmp_path: Path) -> None:
+    """A mask of 1 Å takes ten pixels from every spectrum."""
+    steps = [RECIPE["prepare"][0], {"step": "mask", "ranges": [[8809.95, 8810.95]]}]
+    found = build(root, tmp_path / "t.npz", recipe(augment={"snr": [50, 50]}, prepare=steps))
+    assert (found["flag"] == PATCHED).all()
+    assert ((found["ivar"] == 0).sum(axis=1) == 10).all()
+
+
+def test_spectra_that_cannot_be_prepared_are_left_out_and_named(root: Path, tmp_path: Path) -> None:
+    """A spectrum of zeros has no continuum; of nothing else no training set can be made."""
+    with np.load(root / "library.npz") as archive:
+        arrays = dict(archive)
+    for n_zeros, kept in ((3, 42), (24, 0)):
+        arrays["flux"] = np.where(np.arange(24)[:, None] < n_zeros, 0.0, arrays["flux"])
+        np.savez(tmp_path / "library.npz", **arrays)
+        if kept == 0:
+            with pytest.raises(RecipeError, match=r"got none of 48 \(the first: the steps leave no pixel\); move the ranges"):
+                build(tmp_path, tmp_path / "t.npz", recipe(augment={}), rows_per_chunk=4)
+            continue
+        found = build(tmp_path, tmp_path / "t.npz", recipe(augment={}), rows_per_chunk=4)
+        (tmp_path / "t.npz").unlink()
+        assert found["flux"].shape == (kept, 340)
+        assert found["row"].tolist() == list(range(6, 48))
+        assert found["left_out_reason"].tolist() == ["the steps leave no pixel"] * 6
+        assert (found["left_out_flag"] == UNUSABLE).all()
+        assert np.array_equal(found["left_out_labels"][:, :3], np.repeat(arrays["labels"][:3], 2, axis=0))
+
+
+def test_zarr_and_npz_hold_the_same(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    arrays = build(root, tmp_path / "t.npz")
+    build_training_set(recipe(), root, tmp_path / "t.zarr")
+    settings: dict[str, Any] = {k: v for k, v in LIBRARY.items() if k != "file"} | {"label_names": "label_names"}
+    one, two = (read_library(tmp_path / name, snr=100, **settings) for name in ("t.npz", "t.zarr"))
+    assert np.array_equal(one.spectra.flux, two.spectra.flux)
+    assert np.array_equal(one.spectra.flux, arrays["flux"])
+    assert one.labels.colnames == two.labels.colnames == ["teff", "logg", "m_h", "vsini"]
+    assert all(np.array_equal(one.labels[name], two.labels[name]) for name in one.labels.colnames)
+    build_training_set(recipe(), root, tmp_path / "t.zarr")  # over itself
+    assert not list(tmp_path.glob("*.building"))
+
+
+def test_provenance_says_what_it_was_made_of(root: Path, tmp_path: Path) -> None:
+    found = build(root, tmp_path / "t.npz")
+    provenance = json.loads(str(found["provenance"]))
+    assert parse_build_recipe(_without_none(provenance["recipe"]), "provenance") == recipe()
+    assert provenance["seed"] == 7
+    assert provenance["n_spectra"] == 48
+    assert {"maury", "numpy", "scipy"} <= set(provenance["versions"])
+    assert len(provenance["grid"]) == 64
+
+
+def _without_none(value: Any) -> Any:
+    return {k: _without_none(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+# -- independence and restarts ------------------------------------------------------------------------------------------------
+
+
+def test_processes_do_not_matter(root: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        build_training_set(recipe(), root, tmp_path / f"{number}.npz", processes=number, rows_per_chunk=7)
+    assert contents(tmp_path / "1.npz") == contents(tmp_path / "2.npz")
+
+
+def test_chunks_do_not_matter_but_for_rounding(root: Path, tmp_path: Path) -> None:
+    """Batches of another size round differently: by less than 1e-5, where noise is 1e-2."""
+    one = build(root, tmp_path / "1.npz", rows_per_chunk=48)
+    two = build(root, tmp_path / "2.npz", rows_per_chunk=5)
+    assert np.allclose(one["flux"], two["flux"], atol=1e-5)
+    assert np.array_equal(one["labels"], two["labels"])
+
+
+def test_work_of_another_build_or_process_is_not_touched(root: Path, tmp_path: Path) -> None:
+    from maury.grids.chunks import chunk_folder
+
+    output = tmp_path / "t.npz"
+    labels = np.zeros((3, 1))
+    first, second = ({"seed": 1}, {"seed": 2})
+    with (
+        chunk_folder(output, first, labels, 2),
+        pytest.raises(UsageError, match="got another build at work in it; wait for its end"),
+        chunk_folder(output, first, labels, 2),
+    ):
+        pass
+    with chunk_folder(output, second, labels, 2) as folder:  # nothing was made of the first: nothing is lost
+        folder.make(0, lambda row, values: {"row": values})
+    with (
+        pytest.raises(UsageError, match="to belong to this build, got one that differs in seed; delete the folder"),
+        chunk_folder(output, first, labels, 2),
+    ):
+        pass
+    with chunk_folder(output, second, labels, 2) as folder:
+        assert folder.missing() == [1]
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"samples": 1}, "expected a known key in \\[recipe\\], got 'samples'"),
+        ({"grid": {"wavelength": [1, 2]}}, "expected one of file and library in \\[grid\\], got both or none"),
+        ({"grid": RECIPE["grid"] | {"wavelength": [2, 1]}}, "expected grid.wavelength as \\[start, stop\\] in Å"),
+        ({"sample": {"kind": "sobol", "number": 3, "range": {}}}, "expected a known key in \\[sample.sobol\\], got 'range'"),
+        ({"sample": {"kind": "lattice", "axes": {"teff": [[1, 2, 0.3]]}}}, "with whole steps between"),
+        ({"sample": {"kind": "lattice", "axes": {"Teff": [3000]}}}, "expected labels among teff, .*, got 'Teff'"),
+        ({"instrument": {}}, "expected a resolution in \\[instrument\\], got none"),
+        ({"prepare": [{"step": "rebin"}]}, "expected a preparation step among"),
+        ({"prepare": [{"step": "gisic"}]}, "where augment.velocity_jitter is applied, got none"),
+        ({"augment": {"snr": [0, 1]}}, "expected snr as \\(low, high\\) with 0 < low"),
+        ({"rotation": {"limb_darkening": 2}}, "expected limb darkening in \\[0, 1\\], got 2"),
+    ],
+)
+def test_impossible_recipes_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RecipeError, match=sentence):
+        recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"grid": RECIPE["grid"] | {"wavelength": [8795.0, 8836.0]}}, "expected a grid that covers 879.* got 8795.00 to"),
+        ({"grid": RECIPE["grid"] | {"wavelength": [8810.0, 8830.0]}}, "got pixels without data at 8801.00 to 8834.90 Å"),
+        ({"sample": {"kind": "nodes", "ranges": {"radius": [0, 1]}}}, "expected labels among teff, logg, m_h and vsini, got rad"),
+        ({"sample": {"kind": "nodes", "ranges": {"m_h": [0, 1]}}}, "expected each label once .* remove the repeated one"),
+        ({"sample": {"kind": "uniform", "number": 3, "ranges": {"teff": [3000, 4000]}}}, "got none for logg, m_h; sample them"),
+        ({"sample": {"kind": "lattice", "axes": {"teff": [9e3], "logg": [4.5], "m_h": [0]}}}, "teff outside 3400 to 3700"),
+        ({"constraint": {"kind": "near_isochrones", "files": "*.dat"}}, "expected isochrones matching \\*.dat in"),
+        ({"grid": RECIPE["grid"] | {"library": LIBRARY | {"file": "no.npz"}}}, "found no such file; check the path"),
+    ],
+)
+def test_recipes_that_do_not_fit_the_grid_are_refused(root: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(MauryError, match=sentence):
+        build_training_set(recipe(**changes), root, tmp_path / "t.npz")
+    assert not (tmp_path / "t.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("t.fits", "expected an output ending in .zarr or .npz, got t.fits"),
+        ("no/t.npz", "expected an existing folder for .*t.npz, got none; make the folder first"),
+        ("folder.zarr", "expected a new name, or a zarr store to replace, got the folder"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_at_once(root: Path, tmp_path: Path, output: str, sentence: str) -> None:
+    (tmp_path / "folder.zarr").mkdir()
+    with pytest.raises(UsageError, match=sentence):
+        build_training_set(recipe(), root, tmp_path / output)
+
+
+def test_errors_come_out_of_worker_processes_as_they_are(root: Path, tmp_path: Path) -> None:
+    changed = recipe(grid=RECIPE["grid"] | {"wavelength": [8810.0, 8830.0]})
+    with pytest.raises(RecipeError, match="got pixels without data"):
+        build_training_set(changed, root, tmp_path / "t.npz", processes=2, rows_per_chunk=20)
+
+
+# -- built-in recipes ---------------------------------------------------------------------------------------------------------
+
+
+def test_builtin_recipes_have_the_papers_numbers() -> None:
+    from maury.grids.sampling import masbuitrago2024_lattice, passegger2020_lattice
+
+    assert set(builtin_grid_recipes()) == {"passegger2020", "masbuitrago2024", "synspec-rvs"}
+    for name, lattice in (("passegger2020", passegger2020_lattice()), ("masbuitrago2024", masbuitrago2024_lattice())):
+        ready = load_build_recipe(name)
+        assert ready.sample.sampler(0) == lattice  # type: ignore[union-attr]
+
+
+# -- training from it ---------------------------------------------------------------------------------------------------------
+
+TRAIN = """
+name = "from-grid"
+
+[data]
+assumed_snr = 100
+validated = true
+
+[data.library]
+file = "t.npz"
+wavelength = "wavelength"
+wavelength_unit = "Angstrom"
+medium = "vacuum"
+flux = "flux"
+labels = "labels"
+label_names = "label_names"
+resolving_power = 20000
+
+[[label]]
+name = "teff"
+column = "teff"
+unit = "K"
+
+[[label]]
+name = "logg"
+column = "logg"
+unit = "dex"
+
+[[label]]
+name = "m_h"
+column = "m_h"
+unit = "dex"
+
+[[prepare]]
+step = "crop"
+start = 8802
+stop = 8834
+
+[validation]
+folds = 3
+"""
+
+
+def test_a_cannon_trained_on_it_recovers_held_out_labels(root: Path, tmp_path: Path) -> None:
+    """Spectra without noise: a quadratic model knows Teff of the 400 K span far better than the span's own scatter of 112 K."""
+    build_training_set(
+        recipe(augment={}, sample={"kind": "nodes", "copies": 4, "ranges": {"vsini": [0, 5]}}), root, tmp_path / "t.npz"
+    )
+    run = run_recipe(parse_recipe(tomllib.loads(TRAIN), "test"), tmp_path)
+    assert len(run.training_set) == 96
+    scatter = {score.label: score.scatter for score in run.scores}
+    assert scatter["teff"] < 20
+    assert scatter["m_h"] < 0.1

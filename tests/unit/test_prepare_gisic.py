@@ -1,0 +1,146 @@
+"""GISIC: against METHODS 0.3 written down plainly, and where the package fails (its pitfalls a to f)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gisic_plain import normalize
+
+from maury.errors import UsageError
+from maury.grids import AnalyticSpectra
+from maury.prepare import Gisic
+from maury.prepare.gisic import bulges, second_derivative
+from maury.spectra import Spectra
+
+WAVELENGTH = np.arange(3800.0, 7400.0, 1.0)
+STAR = AnalyticSpectra(("teff", "logg", "fe_h"))
+LABELS = np.array([[3700.0, 4.8, -0.2], [4500.0, 2.0, -1.0], [5777.0, 4.4, 0.0], [6800.0, 4.0, -0.5]])
+
+
+def spectra(flux: np.ndarray, ivar: np.ndarray | float = 1e4, wavelength: np.ndarray = WAVELENGTH) -> Spectra:
+    return Spectra.from_arrays(wavelength, flux, ivar=np.broadcast_to(ivar, flux.shape), medium="vacuum", frame="rest")
+
+
+def noisy(scale: float = 1.0) -> np.ndarray:
+    flux = STAR.flux(WAVELENGTH, LABELS)
+    return np.asarray(scale * (flux + 0.01 * np.random.default_rng(4).standard_normal(flux.shape)))
+
+
+class TestPublished:
+    @pytest.mark.parametrize("version", ["2.0.5", "1.4"])
+    @pytest.mark.parametrize("scale", [1.0, 1e5])  # s = 5 is an approximation on the first, an interpolation on the second
+    def test_package_defaults_are_the_ten_steps(self, version: str, scale: float) -> None:
+        batch = spectra(noisy(scale))
+        step = Gisic.package_defaults(version)  # type: ignore[arg-type]
+        out = step(batch)
+        for row, flux in enumerate(batch.flux):
+            expected, continuum = normalize(WAVELENGTH, flux, version=version)
+            # on counts FITPACK's two entries stop at different knots, both with residuals of 5 counts squared
+            tolerance = 4e-3 if (version, scale) == ("2.0.5", 1e5) else 1e-9  # else rounding only
+            np.testing.assert_allclose(step.continuum(batch)[row], continuum, rtol=tolerance)
+            np.testing.assert_allclose(out.flux[row], expected, rtol=tolerance)
+
+    def test_our_defaults_interpolate_the_flux_over_its_median(self) -> None:
+        batch = spectra(noisy(1e-15))
+        for row, flux in enumerate(batch.flux):
+            level = np.median(flux)
+            _, continuum = normalize(WAVELENGTH, flux / level, s=0.0)
+            np.testing.assert_allclose(Gisic().continuum(batch)[row], level * continuum, rtol=1e-9)
+
+    def test_without_boost(self) -> None:
+        batch = spectra(noisy())
+        step = Gisic(boost=False, smoothing=5.0, scaled=False)
+        np.testing.assert_allclose(step.continuum(batch)[1], normalize(WAVELENGTH, batch.flux[1], boost=False)[1], rtol=1e-9)
+
+    def test_the_flux_unit_does_not_matter_unless_it_is_the_package(self) -> None:
+        # pitfall e: s = 5 constrains nothing on flux of order one
+        small, large = spectra(noisy(1.0)), spectra(noisy(1e5))
+        np.testing.assert_allclose(Gisic(smoothing=0.01)(small).flux, Gisic(smoothing=0.01)(large).flux, rtol=1e-9)
+        package = Gisic.package_defaults()
+        assert np.abs(package(small).flux - package(large).flux).max() > 0.01
+
+
+class TestContinuum:
+    def test_the_tops_between_lines_are_found(self) -> None:
+        x = np.arange(WAVELENGTH.size)
+        lines = 1 - 0.3 * np.exp(-0.5 * (((x % 200) - 100) / 4.0) ** 2)  # one in 200 pixels, four wide
+        for labels in LABELS:
+            out = Gisic()(spectra(lines * STAR.continuum(WAVELENGTH, labels[None])))
+            # a high percentile of 30 sloping pixels lies above their end by 4 % where a cool star's flux rises fastest
+            np.testing.assert_allclose(out.flux[0], lines, atol=0.05)
+            np.testing.assert_allclose(out.flux[0, 200:-200], lines[200:-200], atol=0.02)
+
+    def test_ivar_follows_and_wild_pixels_lose_theirs(self) -> None:
+        flux = noisy()
+        flux[2, 1000], flux[2, 2000] = 5.0, -1.0
+        batch = spectra(flux)
+        out, continuum = Gisic()(batch), Gisic().continuum(batch)
+        assert out.flux[2, [1000, 2000]].tolist() == [1.0, 1.0]
+        assert out.ivar[2, [1000, 2000]].tolist() == [0.0, 0.0]
+        np.testing.assert_allclose(out.ivar[1], 1e4 * continuum[1] ** 2)
+        kept = Gisic(replace=False)(batch)
+        assert kept.flux[2, 1000] > 2
+        assert kept.ivar[2, 1000] > 0
+
+
+class TestPitfalls:
+    def test_no_bulge_gives_the_line_between_the_ends(self) -> None:  # d
+        flux = (1.0 + 1e-4 * (WAVELENGTH - 5600) + 1e-8 * (WAVELENGTH - 5600) ** 2)[None]
+        curvature = second_derivative(flux, np.ones(flux.shape, bool), 1e-3)
+        assert bulges(np.abs(curvature))[0].size == 0
+        step = Gisic(sigma=1e-3, boost=False, bands=((3000.0, 8000.0),))  # nothing but the ends is left in any case
+        continuum = step.continuum(spectra(flux))[0]
+        np.testing.assert_allclose(np.diff(continuum), np.diff(continuum)[0], rtol=1e-6)
+
+    def test_equal_scatter_everywhere_does_not_divide_by_zero(self) -> None:  # b
+        continuum = Gisic().continuum(spectra(np.full((1, WAVELENGTH.size), 3.0)))
+        np.testing.assert_allclose(continuum, 3.0, rtol=1e-12)
+
+    def test_points_at_one_wavelength_are_merged(self) -> None:  # c
+        # two good pixels in all: both ends hold the same stretch, at most two places are left
+        ivar = np.zeros((1, WAVELENGTH.size))
+        ivar[0, [100, 101]] = 1.0
+        continuum = Gisic().continuum(spectra(noisy()[:1], ivar))
+        assert np.isfinite(continuum).all()
+
+    def test_a_narrow_window(self) -> None:  # f: ±15 Å cover it nearly whole
+        wavelength = np.arange(8800.0, 8835.0, 0.01)
+        out = Gisic()(spectra(STAR.flux(wavelength, LABELS), wavelength=wavelength))
+        assert np.percentile(out.flux, 98) == pytest.approx(1.0, abs=0.03)
+
+    def test_bulges_in_bands_are_not_used(self) -> None:
+        batch = spectra(noisy())
+        everywhere = Gisic(bands=((4600.0, 4800.0),)).continuum(batch)
+        free = Gisic(bands=()).continuum(batch)
+        inside = (WAVELENGTH > 4650) & (WAVELENGTH < 4750)
+        assert np.abs(everywhere - free)[:, inside].max() > 1e-3
+
+    def test_masked_pixels_are_bridged(self) -> None:
+        flux, ivar = STAR.flux(WAVELENGTH, LABELS), np.full((4, WAVELENGTH.size), 1e4)
+        ivar[:, 1500:1510] = 0.0
+        garbage = np.where(ivar > 0, flux, 1e9)
+        whole, holed = Gisic().continuum(spectra(flux)), Gisic().continuum(spectra(garbage, ivar))
+        np.testing.assert_allclose(holed, whole, rtol=0.03)  # a stretch of 31 pixels lost a third of them
+
+
+def test_bulges_are_the_lowest_points_of_inner_runs_only() -> None:
+    curvature = np.array([[-1.0, 1, -1, -3, -2, 0, -1, 1, -9], [1, -2, 1, 1, 1, 1, 1, -1, 1]])
+    row, pixel = bulges(curvature)
+    assert list(zip(row.tolist(), pixel.tolist(), strict=True)) == [(0, 3), (0, 6), (1, 1), (1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sigma": 0.0}, "positive sigma"),
+        ({"half_width": float("nan")}, "half_width"),
+        ({"degree": 6}, "degree 1 to 5"),
+        ({"smoothing": -1.0}, "smoothing >= 0"),
+        ({"flux_min": 98.0}, "flux_min as a percentile"),
+        ({"scatter": "wide"}, "relative, absolute"),
+        ({"bands": ((4400.0, 4200.0),)}, "low < high"),
+    ],
+)
+def test_impossible_settings(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Gisic(**settings)  # type: ignore[arg-type]
