@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from build_sample import LIBRARY, RECIPE, WAVELENGTH, contents, recipe, write_library
+from build_sample import LIBRARY, RECIPE, WAVELENGTH, build, contents, recipe, write_library
 
 from maury.errors import MauryError, RecipeError, UsageError
+from maury.grids.store import write_grid
 from maury.prepare import Preparation, convolve_instrument, rotate_flux
 from maury.read.library import read_library
 from maury.recipes import parse_recipe, run_recipe
+from maury.recipes.dataset import load_training_set
 from maury.recipes.grid_build import build_training_set
 from maury.recipes.grid_pipeline import PATCHED, UNUSABLE
-from maury.recipes.grid_schema import BuildRecipe, builtin_grid_recipes, load_build_recipe, parse_build_recipe
-from maury.recipes.grid_source import HOLE, OUTSIDE
+from maury.recipes.grid_schema import builtin_grid_recipes, load_build_recipe, parse_build_recipe
+from maury.recipes.grid_source import HOLE, OUTSIDE, open_recipe_grid
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_library(tmp_path_factory.mktemp("grid"))
-
-
-def build(root: Path, output: Path, ready: BuildRecipe | None = None, **options: Any) -> dict[str, np.ndarray]:
-    build_training_set(ready or recipe(), root, output, **options)
-    with np.load(output, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 # -- what stands in it --------------------------------------------------------------------------------------------------------
@@ -42,7 +39,9 @@ def test_spectra_are_those_of_the_parts_by_hand(root: Path, tmp_path: Path) -> N
     assert found["flux"].dtype == np.float32
     assert found["label_names"].tolist() == ["teff", "logg", "m_h", "vsini"]
     assert found["label_units"].tolist() == ["K", "dex", "dex", "km/s"]
-    assert "ivar" not in found
+    # GISIC gives up what it cannot normalise: no made-up pixel is without a mark, per spectrum and per pixel
+    assert np.array_equal(found["flag"] == PATCHED, (found["ivar"] == 0).any(axis=1))
+    assert (found["flux"][found["ivar"] == 0] == 1).all()
     row = 31
     teff, logg, m_h, vsini = found["labels"][row]
     assert 0 < vsini < 40
@@ -55,6 +54,10 @@ def test_spectra_are_those_of_the_parts_by_hand(root: Path, tmp_path: Path) -> N
     # rotation before the instrument here, after it there; kernels are good to 1e-4
     assert np.abs(found["flux"][row] - expected.flux[0]).max() < 2e-4
     assert np.array_equal(found["wavelength"], expected.wavelength)
+
+
+def test_spectra_without_noise_and_lost_pixels_need_no_ivar(root: Path, tmp_path: Path) -> None:
+    assert "ivar" not in build(root, tmp_path / "t.npz", recipe(augment={}, prepare=RECIPE["prepare"][:1]))
 
 
 def test_augmented_spectra_scatter_about_the_plain_ones_as_they_say(root: Path, tmp_path: Path) -> None:
@@ -185,107 +188,19 @@ def _without_none(value: Any) -> Any:
     return {k: _without_none(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-# -- independence and restarts ------------------------------------------------------------------------------------------------
-
-
-def test_processes_do_not_matter(root: Path, tmp_path: Path) -> None:
-    for number in (1, 2):
-        build_training_set(recipe(), root, tmp_path / f"{number}.npz", processes=number, rows_per_chunk=7)
-    assert contents(tmp_path / "1.npz") == contents(tmp_path / "2.npz")
-
-
-def test_chunks_do_not_matter_but_for_rounding(root: Path, tmp_path: Path) -> None:
-    """Batches of another size round differently: by less than 1e-5, where noise is 1e-2."""
-    one = build(root, tmp_path / "1.npz", rows_per_chunk=48)
-    two = build(root, tmp_path / "2.npz", rows_per_chunk=5)
-    assert np.allclose(one["flux"], two["flux"], atol=1e-5)
-    assert np.array_equal(one["labels"], two["labels"])
-
-
-def test_work_of_another_build_or_process_is_not_touched(root: Path, tmp_path: Path) -> None:
-    from maury.grids.chunks import chunk_folder
-
-    output = tmp_path / "t.npz"
-    labels = np.zeros((3, 1))
-    first, second = ({"seed": 1}, {"seed": 2})
-    with (
-        chunk_folder(output, first, labels, 2),
-        pytest.raises(UsageError, match="got another build at work in it; wait for its end"),
-        chunk_folder(output, first, labels, 2),
-    ):
-        pass
-    with chunk_folder(output, second, labels, 2) as folder:  # nothing was made of the first: nothing is lost
-        folder.make(0, lambda row, values: {"row": values})
-    with (
-        pytest.raises(UsageError, match="to belong to this build, got one that differs in seed; delete the folder"),
-        chunk_folder(output, first, labels, 2),
-    ):
-        pass
-    with chunk_folder(output, second, labels, 2) as folder:
-        assert folder.missing() == [1]
-
-
-# -- errors -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"samples": 1}, "expected a known key in \\[recipe\\], got 'samples'"),
-        ({"grid": {"wavelength": [1, 2]}}, "expected one of file and library in \\[grid\\], got both or none"),
-        ({"grid": RECIPE["grid"] | {"wavelength": [2, 1]}}, "expected grid.wavelength as \\[start, stop\\] in Å"),
-        ({"sample": {"kind": "sobol", "number": 3, "range": {}}}, "expected a known key in \\[sample.sobol\\], got 'range'"),
-        ({"sample": {"kind": "lattice", "axes": {"teff": [[1, 2, 0.3]]}}}, "with whole steps between"),
-        ({"sample": {"kind": "lattice", "axes": {"Teff": [3000]}}}, "expected labels among teff, .*, got 'Teff'"),
-        ({"instrument": {}}, "expected a resolution in \\[instrument\\], got none"),
-        ({"prepare": [{"step": "rebin"}]}, "expected a preparation step among"),
-        ({"prepare": [{"step": "gisic"}]}, "where augment.velocity_jitter is applied, got none"),
-        ({"augment": {"snr": [0, 1]}}, "expected snr as \\(low, high\\) with 0 < low"),
-        ({"rotation": {"limb_darkening": 2}}, "expected limb darkening in \\[0, 1\\], got 2"),
-    ],
-)
-def test_impossible_recipes_are_refused(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(RecipeError, match=sentence):
-        recipe(**changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"grid": RECIPE["grid"] | {"wavelength": [8795.0, 8836.0]}}, "expected a grid that covers 879.* got 8795.00 to"),
-        ({"grid": RECIPE["grid"] | {"wavelength": [8810.0, 8830.0]}}, "got pixels without data at 8801.00 to 8834.90 Å"),
-        ({"sample": {"kind": "nodes", "ranges": {"radius": [0, 1]}}}, "expected labels among teff, logg, m_h and vsini, got rad"),
-        ({"sample": {"kind": "nodes", "ranges": {"m_h": [0, 1]}}}, "expected each label once .* remove the repeated one"),
-        ({"sample": {"kind": "uniform", "number": 3, "ranges": {"teff": [3000, 4000]}}}, "got none for logg, m_h; sample them"),
-        ({"sample": {"kind": "lattice", "axes": {"teff": [9e3], "logg": [4.5], "m_h": [0]}}}, "teff outside 3400 to 3700"),
-        ({"constraint": {"kind": "near_isochrones", "files": "*.dat"}}, "expected isochrones matching \\*.dat in"),
-        ({"grid": RECIPE["grid"] | {"library": LIBRARY | {"file": "no.npz"}}}, "found no such file; check the path"),
-    ],
-)
-def test_recipes_that_do_not_fit_the_grid_are_refused(root: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(MauryError, match=sentence):
-        build_training_set(recipe(**changes), root, tmp_path / "t.npz")
-    assert not (tmp_path / "t.npz").exists()
-
-
-@pytest.mark.parametrize(
-    ("output", "sentence"),
-    [
-        ("t.fits", "expected an output ending in .zarr or .npz, got t.fits"),
-        ("no/t.npz", "expected an existing folder for .*t.npz, got none; make the folder first"),
-        ("folder.zarr", "expected a new name, or a zarr store to replace, got the folder"),
-    ],
-)
-def test_outputs_that_cannot_be_are_refused_at_once(root: Path, tmp_path: Path, output: str, sentence: str) -> None:
-    (tmp_path / "folder.zarr").mkdir()
-    with pytest.raises(UsageError, match=sentence):
-        build_training_set(recipe(), root, tmp_path / output)
-
-
-def test_errors_come_out_of_worker_processes_as_they_are(root: Path, tmp_path: Path) -> None:
-    changed = recipe(grid=RECIPE["grid"] | {"wavelength": [8810.0, 8830.0]})
-    with pytest.raises(RecipeError, match="got pixels without data"):
-        build_training_set(changed, root, tmp_path / "t.npz", processes=2, rows_per_chunk=20)
+def test_provenance_holds_that_of_the_grid_and_nothing_of_the_machine(root: Path, tmp_path: Path) -> None:
+    """The same grid in two places, named by absolute paths as the command line does it: the same bytes."""
+    made = []
+    for place in (tmp_path / "one", tmp_path / "two"):
+        place.mkdir()
+        grid = open_recipe_grid(recipe(), root)
+        write_grid(place / "grid.npz", replace(grid, provenance={"library": "analytic"}))
+        here = recipe(grid={"file": str(place / "grid.npz"), "wavelength": [8800.0, 8836.0]})
+        provenance = json.loads(str(build(root, place / "t.npz", here)["provenance"]))
+        assert provenance["grid_provenance"]["library"] == "analytic"
+        assert provenance["grid_resolution"] == {"resolving_power": 60_000, "fwhm": None}
+        made.append(contents(place / "t.npz"))
+    assert made[0] == made[1]
 
 
 # -- built-in recipes ---------------------------------------------------------------------------------------------------------
@@ -354,3 +269,31 @@ def test_a_cannon_trained_on_it_recovers_held_out_labels(root: Path, tmp_path: P
     scatter = {score.label: score.scatter for score in run.scores}
     assert scatter["teff"] < 20
     assert scatter["m_h"] < 0.1
+
+
+def test_training_uses_the_stored_inverse_variances(root: Path, tmp_path: Path) -> None:
+    """Lost pixels stay lost, and the noise of each spectrum is its own."""
+    found = build(root, tmp_path / "t.npz")
+    words = TRAIN.replace("assumed_snr = 100\n", "").replace('flux = "flux"', 'flux = "flux"\nivar = "ivar"')
+    spectra = load_training_set(parse_recipe(tomllib.loads(words), "test"), tmp_path).spectra
+    first = int(np.searchsorted(found["wavelength"], spectra.wavelength[0]))
+    inside = slice(first, first + spectra.n_pixels)
+    assert np.array_equal(spectra.ivar, found["ivar"][:, inside])
+    assert 0 < (spectra.ivar == 0).mean() < 0.1
+    assert np.array_equal(spectra.flux[spectra.ivar > 0], found["flux"][:, inside][spectra.ivar > 0])
+
+
+@pytest.mark.parametrize(
+    ("snr", "ivar", "sentence"),
+    [
+        ("", "", "expected assumed_snr for the library of part 'data', got none"),
+        ("assumed_snr = 100", 'ivar = "ivar"', "expected one of assumed_snr and library.ivar for part 'data', got both"),
+        ("", 'ivar = "labels"', "expected labels as numbers of the flux's shape"),
+        ("", 'ivar = "no"', "expected an array 'no', got labels, "),
+    ],
+)
+def test_errors_of_a_library_are_said_once(root: Path, tmp_path: Path, snr: str, ivar: str, sentence: str) -> None:
+    build_training_set(recipe(), root, tmp_path / "t.npz")
+    words = TRAIN.replace("assumed_snr = 100", snr).replace("[data.library]", f"[data.library]\n{ivar}")
+    with pytest.raises(MauryError, match=sentence):
+        load_training_set(parse_recipe(tomllib.loads(words), "test"), tmp_path)

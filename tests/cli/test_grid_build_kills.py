@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
-import time
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +33,74 @@ def fresh() -> Any:
     return context
 
 
+ROWS, CHUNKS = 4, 12  # 48 spectra
+WRITING = 900  # events: np.savez of a chunk has more
+
+
+class Kill:
+    """SIGKILL at the n-th call or return of a function, Python's or C's, in any thread; counting the same events in every run."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.seen = at, 0
+
+    def __call__(self, *_: Any) -> None:
+        self.seen += 1
+        if self.seen == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def counted_build(root: Path, output: Path, at: int | None, counted: Any) -> None:
+    """A build that dies at an event, or tells how many there are up to the end of each chunk, and in all."""
+    kill = Kill(at)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "build" and done:
+            counted[done // ROWS - 1] = kill.seen
+
+    threading.setprofile(kill)  # zarr writes in threads of its own
+    sys.setprofile(kill)
+    build_training_set(recipe(), root, output, rows_per_chunk=ROWS, progress=progress)
+    sys.setprofile(None)
+    threading.setprofile(None)  # type: ignore[arg-type]
+    counted[CHUNKS] = kill.seen
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".zarr"])
 def test_killed_at_random_moments_and_restarted_gives_the_same_bytes(fresh: Any, root: Path, tmp_path: Path, suffix: str) -> None:
-    """Ten tries each, killed at any time from start to end: in chunks, between them, and while the set is put together."""
+    """Ten tries each, killed anywhere from start to end: in chunks, between them, and while the set is put together.
+
+    Moments are counted in function calls, so that every kill comes before the end on any machine: four at random until all chunks
+    are made, three among the last calls of random chunks, which write their files, and three while the set is put together.
+    """
     if suffix == ".zarr":
         pytest.importorskip("zarr")
-    random = np.random.default_rng(3)
+    random, counted = np.random.default_rng(3), fresh.Array("q", CHUNKS + 1, lock=False)
 
-    def started(output: Path) -> Any:
-        process = fresh.Process(target=build_training_set, args=(recipe(), root, output), kwargs={"rows_per_chunk": 4})
+    def run(output: Path, at: int | None = None) -> int:
+        process = fresh.Process(target=counted_build, args=(root, output, at, counted))
         process.start()
-        return process
+        process.join()
+        assert process.exitcode is not None
+        return int(process.exitcode)
 
     undisturbed = tmp_path / f"undisturbed{suffix}"
-    started(undisturbed).join()  # starts the server
-    begin = time.monotonic()
-    process = started(undisturbed)
-    process.join()
-    assert process.exitcode == 0
-    duration = time.monotonic() - begin
-    expected, stopped = contents(undisturbed), 0
-    for attempt in range(10):
+    assert run(undisturbed) == 0
+    (*chunk_ends, end), expected, left = counted, contents(undisturbed), []
+    anywhere = (np.arange(4) + random.random(4)) / 4 * chunk_ends[-1]
+    writing = random.choice(chunk_ends, 3, replace=False) - random.integers(50, WRITING, 3)
+    # the last hundredth of the end is spared: counts of two runs may differ by a few events
+    assembling = chunk_ends[-1] + 0.99 * (np.arange(3) + random.random(3)) / 3 * (end - chunk_ends[-1])
+    moments = np.concatenate([anywhere, writing, assembling])
+    for attempt, moment in enumerate(moments.astype(int).tolist()):
         output = tmp_path / f"{attempt}{suffix}"
-        process = started(output)
-        process.join(random.uniform(0.0, duration))
-        process.kill()
-        process.join()
-        stopped += process.exitcode == -signal.SIGKILL
+        assert run(output, 1 + moment) == -signal.SIGKILL
         assert not output.exists() or contents(output) == expected  # whole or absent
-        process = started(output)
-        process.join()
-        assert process.exitcode == 0
+        left.append(len(list(tmp_path.glob("*.building/chunks/[0-9]*.npz"))))
+        assert run(output) == 0
         assert contents(output) == expected
         assert not list(tmp_path.glob("*.building"))
-    assert stopped >= 5  # most kills came before the end
+    assert min(left) == 0 < len(set(left) - {0, CHUNKS})
+    assert left[7] == CHUNKS  # before, among and after the chunks
 
 
 def test_a_killed_build_leaves_no_worker_and_goes_on_with_its_chunks(root: Path, tmp_path: Path) -> None:

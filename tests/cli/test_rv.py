@@ -19,7 +19,7 @@ from maury.fit import ChiSquareFitter, EmulatorInferrer
 from maury.grids import AnalyticSpectra
 from maury.labels import make_label
 from maury.model import Model
-from maury.prepare import Preparation, Resample, ToVacuum
+from maury.prepare import MeasureRv, Preparation, Resample, ToVacuum
 from maury.store import save_model
 
 NAMES = ("teff", "logg")
@@ -40,6 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inferrer = EmulatorInferrer(emulator, ChiSquareFitter())
     save_model(Model(preparation, inferrer, TrainingRegion.from_training(emulator.labels, values)), folder / "m.safetensors")
     save_model(Model(preparation, inferrer), folder / "bare.safetensors")
+    measuring = Preparation(
+        (MeasureRv.of(star.spectra(np.arange(4700.0, 5700.0), STARS[1:2], snr=1e5, seed=2)), *preparation.steps)
+    )
+    save_model(Model(measuring, inferrer), folder / "measuring.safetensors")
     wavelength = np.arange(4780.0, 5620.0, 1.0)
     noise = 0.02 * np.random.default_rng(4).standard_normal((3, wavelength.size))
     flux = star.flux(wavelength, STARS, velocity=RV) / star.continuum(wavelength, STARS) + noise
@@ -116,6 +120,25 @@ def test_the_table_is_what_infer_reads(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(catalogue["teff"], STARS[:, 0], atol=100.0)
 
 
+def test_a_model_that_measures_velocities_itself(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stars.fits"
+    files = [str(folder / f"star{i}.csv") for i in range(3)]
+    done = CliRunner().invoke(app, ["infer", str(folder / "measuring.safetensors"), *files, "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    catalogue = read_catalogue(out)
+    np.testing.assert_allclose(catalogue["rv"], RV, atol=10.0)
+    np.testing.assert_allclose(catalogue["teff"], STARS[:, 0], atol=100.0)
+
+
+def test_names_of_files_stay_what_infer_compares_with(folder: Path, tmp_path: Path) -> None:
+    star = tmp_path / "étoile.csv"
+    star.write_bytes((folder / "star2.csv").read_bytes())
+    paths = [tmp_path / "v.csv", tmp_path / "v.ecsv"]
+    for path in paths:
+        assert rv(folder, "-t", str(folder / "template.csv"), "-o", str(path), files=(str(star),)).exit_code == 0
+        assert Table.read(path, format=f"ascii{path.suffix}")["file"][0] == "étoile.csv"
+
+
 def test_only_broken_files_end_with_2(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "v.csv"
     result = rv(folder, "-t", str(folder / "template.csv"), "-o", str(path), files=("broken.csv", "nowhere.csv"))
@@ -129,6 +152,14 @@ def test_only_broken_files_end_with_2(folder: Path, tmp_path: Path) -> None:
         (("-t", "template.csv", "-o", "v.txt"), "ending in .csv"),
         (("-t", "template.csv", "--range", "100", "-100"), "range low < high"),
         (("-t", "template.csv", "--continuum", "spline"), "running_median, gisic"),
+        (("-t", "template.csv", "--range", "nan", "100"), "range low < high"),
+        (("-t", "template.csv", "--window", "0"), "positive window"),
+        (("-t", "template.csv", "--window", "nan"), "positive window"),
+        (("-t", "template.csv", "--floor", "-1"), "floor of errors"),
+        (("-t", "template.csv", "--floor", "nan"), "floor of errors"),
+        (("-t", "template.csv", "--medium", "water"), "medium"),
+        (("-t", "template.csv", "--snr", "-3"), "signal-to-noise"),
+        (("-t", "template.csv", "--format", "scroll"), "scroll"),
         (("-t", "nowhere.fits"), "nowhere.fits"),
         (("-t", "broken.csv"), "broken.csv"),
         (("-t", "bare.safetensors"), "at least 100 training stars"),

@@ -13,12 +13,18 @@ from maury.prepare import STEPS, Preparation, Resample
 from maury.protocols import Step
 from maury.spectra import Spectra, empty_meta
 
+_LINE_AT = np.arange(4900.0, 5700.0, 2.0).tolist()
+_LINE = (1 - 0.4 * np.exp(-0.5 * ((np.array(_LINE_AT) - 5180) / 3) ** 2)).round(6).tolist()
+"""A template of the spectra below: their only line."""
+
 EXAMPLES: dict[str, dict[str, Any]] = {
     "to_vacuum": {},
     "to_air": {},
     "mask": {"grow": 1, "presets": ["sky_lines", "telluric_oxygen"], "rest_ranges": [[5100.0, 5110.0]]},
     "mask-everything": {"ranges": [[1000.0, 20000.0]]},
     "reject_spikes": {"window": 31},
+    "measure_rv": {"wavelength": _LINE_AT, "flux": [_LINE], "medium": "vacuum", "continuum": "gaussian"},
+    "measure_rv-two": {"wavelength": _LINE_AT, "flux": [_LINE, _LINE[::-1]], "medium": "air", "low": -300.0, "keep_known": True},
     "degrade-fwhm": {"fwhm": 8.0},
     "degrade-table": {"table": [[5000.0, 3.2], [5600.0, 9.0]], "variance": "marginal"},
     "degrade-narrow": {"fwhm": 3.1, "native_fwhm": 3.0},
@@ -82,6 +88,13 @@ def _assert_same(a: Spectra, b: Spectra, tolerance: float = 1e-12) -> None:
     np.testing.assert_allclose(a.flux, b.flux, rtol=tolerance, atol=tolerance * np.abs(a.flux).max(initial=0))
     np.testing.assert_allclose(a.ivar, b.ivar, rtol=tolerance, atol=tolerance * a.ivar.max(initial=0))
     assert list(a.ids) == list(b.ids)
+    assert a.meta.colnames == b.meta.colnames
+    for name in a.meta.colnames:
+        if a.meta[name].dtype.kind == "f":
+            scale = tolerance * max(1.0, float(np.abs(np.nan_to_num(a.meta[name])).max(initial=0)))
+            np.testing.assert_allclose(a.meta[name], b.meta[name], rtol=tolerance, atol=scale, err_msg=name)
+        else:
+            assert list(a.meta[name]) == list(b.meta[name])
     if a.mask is not None and b.mask is not None:
         np.testing.assert_array_equal(a.mask, b.mask)
     else:
@@ -139,6 +152,8 @@ def test_masked_pixels_have_no_influence(example: str) -> None:
     clean, dirty = step(spectra), step(spectra.with_pixels(flux=garbage))
     np.testing.assert_array_equal(clean.ivar, dirty.ivar)
     np.testing.assert_array_equal(np.where(clean.ivar > 0, clean.flux, 0), np.where(dirty.ivar > 0, dirty.flux, 0))
+    for name in clean.meta.colnames:
+        np.testing.assert_array_equal(np.array(clean.meta[name]), np.array(dirty.meta[name]), err_msg=name)
 
 
 @every_step
@@ -181,6 +196,6 @@ def test_single_precision_input_is_summed_in_double(example: str) -> None:
 
 def test_defaults_are_real() -> None:
     for name, cls in STEPS.items():
-        if name != "degrade":  # it has no sensible default target, and says so
+        if name not in ("degrade", "measure_rv"):  # there is no sensible default target or template, and they say so
             assert cls().to_config()["step"] == name
     assert Resample().grid().size == 3000

@@ -16,13 +16,15 @@ from urllib.parse import unquote
 
 @dataclass
 class Fault:
-    """What goes wrong with one answer: an HTTP ``state``, the connection ends after ``cut`` bytes of the body, or the
-    answer is ``short``: that many bytes, stated as if they were all."""
+    """What goes wrong with one answer: an HTTP ``state`` with its ``reason``, the connection ends after ``cut`` bytes of the
+    body, the answer is ``short``: that many bytes, stated as if they were all, or it states another ``length``."""
 
     state: int = 200
     cut: int | None = None
     short: int | None = None
     retry_after: str = ""
+    reason: str | None = None
+    length: str = ""
 
 
 @dataclass
@@ -30,7 +32,8 @@ class ArchiveServer:
     """Serves ``folder``.
 
     ``faults``: by the end of a path, the answers that go wrong, first to last; later answers are right.
-    ``ranges``: whether the server knows range requests; ``etag``: whether it names versions (else it gives no mark at all).
+    ``ranges``: whether the server knows range requests, ``if_range``: whether it heeds their condition, ``head``: HEAD requests;
+    ``etag``: whether it names versions (else it gives no mark at all).
     ``delay``: seconds before each 64 kB, to have time for a kill.
     ``asked``: (method, path, Range header) of all requests so far.
     """
@@ -38,6 +41,8 @@ class ArchiveServer:
     folder: Path
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     ranges: bool = True
+    if_range: bool = True
+    head: bool = True
     etag: bool = True
     delay: float = 0.0
     lengths: bool = True
@@ -87,7 +92,7 @@ def _answer(handler: BaseHTTPRequestHandler, server: ArchiveServer, body: bool) 
     path, span = unquote(handler.path), handler.headers.get("Range", "")
     server.asked.append((handler.command, path, span))
     handler.close_connection = True
-    fault = server.fault(path) if body else Fault()
+    fault = server.fault(path) if body else Fault(state=200 if server.head else 405)
     file = server.folder / path.lstrip("/")
     if server.redirect:
         handler.send_response(302)
@@ -95,14 +100,15 @@ def _answer(handler: BaseHTTPRequestHandler, server: ArchiveServer, body: bool) 
         handler.end_headers()
         return
     if fault.state != 200 or not file.is_file():
-        handler.send_response(fault.state if fault.state != 200 else 404)
+        handler.send_response(fault.state if fault.state != 200 else 404, fault.reason)
         if fault.retry_after:
             handler.send_header("Retry-After", fault.retry_after)
         handler.end_headers()
         return
     content = file.read_bytes()[: fault.short]
     version = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    start = _start(span, handler.headers.get("If-Range", version), version) if server.ranges else 0
+    condition = handler.headers.get("If-Range", version) if server.if_range else version
+    start = _start(span, condition, version) if server.ranges else 0
     if start and start >= len(content):
         handler.send_response(416)
         handler.send_header("Content-Range", f"bytes */{len(content)}")
@@ -110,7 +116,7 @@ def _answer(handler: BaseHTTPRequestHandler, server: ArchiveServer, body: bool) 
         return
     handler.send_response(206 if start else 200)
     if server.lengths:
-        handler.send_header("Content-Length", str(len(content) - start))
+        handler.send_header("Content-Length", fault.length or str(len(content) - start))
     if server.etag:
         handler.send_header("ETag", version)
     if start:

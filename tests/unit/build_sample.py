@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from maury.grids import AnalyticSpectra
+from maury.recipes.grid_build import build_training_set
 from maury.recipes.grid_schema import BuildRecipe, parse_build_recipe
 
 TEFF, LOGG, M_H = np.arange(3400.0, 3800.0, 100.0), np.array([4.5, 5.0]), np.array([-0.5, 0.0, 0.5])
@@ -47,6 +48,13 @@ def write_library(folder: Path) -> Path:
 
 def recipe(**changes: Any) -> BuildRecipe:
     return parse_build_recipe(RECIPE | changes, "test")
+
+
+def build(root: Path, output: Path, ready: BuildRecipe | None = None, **options: Any) -> dict[str, np.ndarray]:
+    """Every array of a training set that is built now, as an archive."""
+    build_training_set(ready or recipe(), root, output, **options)
+    with np.load(output, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def contents(path: Path) -> dict[str, bytes]:

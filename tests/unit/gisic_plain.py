@@ -21,17 +21,13 @@ def normalize(
     """Normalised flux and continuum. Derivatives are not divided by their maxima (see maury.prepare.gisic)."""
     smooth = gaussian_filter1d(flux, sigma)  # 1
     d2 = np.gradient(np.gradient(smooth))  # 2
-    crossings: list[float] = []  # 3, in pixels
-    for i in range(len(d2) - 1):
-        if d2[i] == 0:
-            crossings.append(i)
-        elif d2[i] * d2[i + 1] < 0:
-            crossings.append(i + 0.5)
+    zeros = np.flatnonzero(d2 == 0)  # 3, in pixels
+    crossings = np.sort(np.concatenate([zeros, np.flatnonzero(d2[:-1] * d2[1:] < 0) + 0.5]))
     marks = []
     for left, right in pairwise(crossings):  # 4
-        inside = np.arange(int(np.floor(left)) + 1, int(np.ceil(right)))
-        if inside.size and np.mean(d2[inside] < 0) > 0.8:
-            marks.append(wave[inside[np.argmin(d2[inside])]])
+        low, high = int(np.floor(left)) + 1, int(np.ceil(right))
+        if high > low and np.mean(d2[low:high] < 0) > 0.8:
+            marks.append(wave[low + np.argmin(d2[low:high])])
     marks = [m for m in marks if not any(low <= m <= high for low, high in BANDS[version])]  # 5
     segments: list[tuple[float, FloatArray]] = []  # 6
     for m in marks:
@@ -50,8 +46,9 @@ def _continuum(
         low, high = np.percentile(values, [70 if version == "2.0.5" else 85, 98])
         med.append(np.median(values[(values >= low) & (values <= high)]))
         top.append(high)
-        mad = np.median(np.abs(values - np.median(values)))
-        scatter.append(mad / np.median(values) if version == "2.0.5" else mad)
+        median = np.median(values)
+        mad = np.median(np.abs(values - median))
+        scatter.append(mad / median if version == "2.0.5" else mad)
     r = (np.array(scatter) - min(scatter)) / (max(scatter) - min(scatter))  # 8
     points = np.array(med) + (np.array(top) - np.array(med)) * r * boost
     x = np.array([position for position, _ in segments])

@@ -22,6 +22,7 @@ from maury.grids.archive import FetchError, Patience
 from maury.grids.download import DownloadResult, download_phoenix
 from maury.grids.download_plan import DownloadPlan, plan_phoenix
 from maury.grids.phoenix import WAVE_PATH, PhoenixNode
+from maury.grids.work_folder import work_folder
 
 N_PIXELS = 60_000  # 240 kB per spectrum: four of the pieces in which files are read
 START, STEP = 8000.0, 0.02  # Å: 8000 to 9199.98
@@ -273,6 +274,32 @@ def test_a_work_folder_of_another_request_is_not_mixed_in(library: Path, tmp_pat
             download_phoenix(other, tmp_path / "g.zarr", patience=QUICK)
 
 
+def test_rows_of_an_unknown_request_are_not_mixed_in(library: Path, tmp_path: Path) -> None:
+    with serving(ArchiveServer(library, {"HiRes.fits": [Fault()] * 2 + [Fault(state=503)] * 1000})) as server:
+        with pytest.raises(FetchError):
+            run(server, tmp_path / "g.zarr", jobs=1)
+        (tmp_path / "g.zarr.download" / "request.json").unlink()
+        with pytest.raises(UsageError, match=r"g\.zarr\.download to belong to this download, got one of another form"):
+            run(server, tmp_path / "g.zarr")
+
+
+def test_a_folder_of_the_user_in_the_place_of_the_work_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "g.zarr.download").mkdir()
+    (tmp_path / "g.zarr.download" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"g\.zarr\.download to be free .*, got a folder with 'notes\.txt' in it; move it or"):
+        download_phoenix(make_plan(), tmp_path / "g.zarr", patience=QUICK)
+    assert [path.name for path in tmp_path.rglob("*")] == ["g.zarr.download", "notes.txt"]
+
+
+def test_the_lock_of_a_work_folder_is_held_to_its_end(tmp_path: Path) -> None:
+    """A second download that came while the first one's folder goes would lose what it has begun."""
+    with work_folder(tmp_path / "g.zarr", {"a": 1}) as work:
+        (work.path / "rows" / "row.npz").write_bytes(b"")
+        work.remove()
+        assert sorted(path.name for path in work.path.iterdir()) == ["lock", "request.json"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_downloads_to_one_output_do_not_meet(library: Path, tmp_path: Path) -> None:
     def second(*_: int) -> None:
         with pytest.raises(UsageError, match="got another download at work in it; wait for its end"):
@@ -312,8 +339,20 @@ def test_no_permission(library: Path, tmp_path: Path) -> None:
         download_phoenix(make_plan(), tmp_path / "g.zarr", patience=QUICK)
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_without_zarr_nothing_is_fetched(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    """The sentence comes before thousands of files, not after them."""
+    with serving(ArchiveServer(library)) as server:
+        if is_there:
+            run(server, tmp_path / "g.zarr")
+            server.asked.clear()
+        monkeypatch.setitem(sys.modules, "zarr", None)
+        with pytest.raises(UsageError, match=r"expected zarr to be installed .*, got none; run pip install 'maury\[grids\]'"):
+            run(server, tmp_path / "g.zarr")
+        assert not server.asked
+
+
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
-    """Like no permission, but for root too."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"expected to write .*Not a directory; choose an output in a folder you may write to"):
+    with pytest.raises(UsageError, match=r"expected an existing folder for .*file/g\.zarr, got none; make the folder first"):
         download_phoenix(make_plan(), tmp_path / "file" / "g.zarr", patience=QUICK)

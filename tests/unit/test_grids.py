@@ -38,6 +38,29 @@ class TestGrid:
         with pytest.raises(UsageError, match=r"expected a range within 5001 to 5002 Å, got 6000 to 6001; change it"):
             grid.crop(6000, 6001)
 
+    def test_flux_that_is_no_number_is_never_handed_on(self) -> None:
+        """Else every spectrum interpolated from that node would be NaN without a flag."""
+        flux = np.ones((6, 4))
+        flux[3, 2] = np.nan
+        grid = make_grid(rows=ArrayRows(flux))
+        assert grid.flux([0, 4]).all()
+        with pytest.raises(
+            ReadError, match=r"test: expected finite flux, got NaN or infinity at teff=4100 logg=5 \(spectrum 3\)"
+        ):
+            grid.flux([4, 3])
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"fwhm": -1.0}, r"expected fwhm as a positive number, got -1\.0"),
+            ({"resolving_power": np.inf}, r"expected resolving_power as a positive number, got inf"),
+            ({"resolving_power": 5e4, "fwhm": 0.1}, r"expected resolving_power or fwhm, got both"),
+        ],
+    )
+    def test_resolutions_that_cannot_be(self, change: dict[str, Any], sentence: str) -> None:
+        with pytest.raises(UsageError, match=sentence):
+            make_grid(**change)
+
     def test_the_callers_arrays_stay_writable_and_the_grids_do_not_change(self) -> None:
         values = VALUES.copy()
         grid = make_grid(values)
@@ -214,6 +237,14 @@ class TestDescription:
             ({"label_units": ["K"]}, r"expected 2 label_units, one for each of teff, logg, got 1"),
             ({"label_units": ["Angstrom", "dex"]}, r"expected label 'teff' in K, got 'Angstrom'"),
             ({"columns": {"teff": "Teff"}}, r"expected a label 'Teff', got teff, logg; correct columns"),
+            ({"flux_scale": 0.5}, r"expected flux_scale as text, got 0\.5; put it in quotes"),
+            ({"label_names": 5}, r"expected label_names as a list of texts, got 5; write"),
+            ({"label_units": ["K", 1]}, r"expected label_units as text, got 1"),
+            ({"columns": ["teff"]}, r"expected columns as \{ name = \.\.\. \}, got"),
+            ({"columns": {"teff": 1}}, r"expected columns\.teff as text, got 1"),
+            ({"where": "lattice"}, r"expected where as \{ name = \.\.\. \}, got 'lattice'"),
+            ({"where": {"kind": ["lattice"]}}, r"expected where\.kind as a text or number, got"),
+            ({"fwhm": "narrow"}, r"expected fwhm as a positive number, got 'narrow'"),
             ({"file": "absent.npz"}, r"expected a synthetic library, found no such file"),
         ],
     )

@@ -187,7 +187,7 @@ class TestOutside:
             "",
             "teff outside 6600 to 7400",
             "logg outside 4 to 5.5 and m_h outside -2 to 0.5",
-            "teff outside 6600 to 7400",
+            "teff is NaN",
             "",
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,30 @@ class TestZarr:
         ):
             grid.flux([5])
 
+    def test_a_chunk_that_is_missing_is_not_taken_for_zeros(self, path: Path) -> None:
+        """zarr itself gives its fill value, 0, for a chunk without a file."""
+        (path / "flux" / "c" / "1" / "0").unlink()
+        grid = open_grid(path)
+        assert np.array_equal(grid.flux([3, 8]), FLUX[[3, 8]])
+        with pytest.raises(
+            ReadError, match=r"g\.zarr: expected whole spectra from 4 on, got a damaged chunk \(its file is missing\)"
+        ):
+            grid.flux([5])
+
+    def test_zero_pixels_of_a_whole_chunk_are_flux(self, tmp_path: Path) -> None:
+        flux = np.where(np.arange(50) < 10, 0.0, FLUX)
+        write_grid(tmp_path / "z.zarr", make_grid(ArrayRows(flux)))
+        assert not open_grid(tmp_path / "z.zarr").flux(pixels=slice(0, 10)).any()
+
+    @pytest.mark.parametrize("name", ["labels/c/0/0", "wavelength/c/0"])
+    @pytest.mark.parametrize("content", [b"nonsense", None])
+    def test_damaged_labels_or_wavelengths(self, path: Path, name: str, content: bytes | None) -> None:
+        (path / name).unlink()
+        if content is not None:
+            (path / name).write_bytes(content)
+        with pytest.raises(ReadError, match=r"g\.zarr: expected .*got"):
+            open_grid(path)
+
     def test_each_chunk_is_opened_once(self, path: Path) -> None:
         grid = open_grid(path)
         assert isinstance(grid.rows, ZarrRows)
@@ -153,6 +178,37 @@ class TestArchive:
             ReadError, match=r"other\.npz: expected a grid that maury wrote, got another kind of file; describe it"
         ):
             open_grid(tmp_path / "other.npz")
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"medium": "water"}, r"expected medium 'vacuum' or 'air', got 'water'"),
+            ({"flux": np.ones((12, 50), dtype="U3")}, r"expected a grid as .*flux\.npy of shape \(12, 50\) and type <U3"),
+            ({"flux": np.ones(12)}, r"expected a grid as .*flux\.npy of shape \(12,\)"),
+            ({"label_units": ["m", "dex"]}, r"expected label 'teff' in K, got 'm'"),
+            ({"provenance": '{"resolution": 3}'}, r"expected a whole grid, got a damaged one"),
+            ({"provenance": '{"resolution": {"fwhm": "wide"}}'}, r"expected fwhm as a positive number, got 'wide'"),
+        ],
+    )
+    def test_contents_that_cannot_be_right(self, tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+        write_grid(tmp_path / "g.npz", make_grid())
+        with np.load(tmp_path / "g.npz") as archive:
+            np.savez(tmp_path / "h.npz", **(dict(archive) | change))
+        with pytest.raises(ReadError, match=rf"^h\.npz: {sentence}") as failure:
+            open_grid(tmp_path / "h.npz")
+        assert str(failure.value).count("expected") == 1
+
+    def test_bits_that_are_lost_in_a_compressed_entry(self, tmp_path: Path) -> None:
+        write_grid(tmp_path / "g.npz", make_grid())
+        with np.load(tmp_path / "g.npz") as archive:
+            np.savez_compressed(tmp_path / "h.npz", **archive)
+        content = bytearray((tmp_path / "h.npz").read_bytes())
+        with zipfile.ZipFile(tmp_path / "h.npz") as archive:
+            start = archive.getinfo("labels.npy").header_offset + 60
+        content[start : start + 15] = bytes(255 - byte for byte in content[start : start + 15])
+        (tmp_path / "h.npz").write_bytes(content)
+        with pytest.raises(ReadError, match=r"h\.npz: expected a grid as \.zarr or \.npz, got: "):
+            open_grid(tmp_path / "h.npz")
 
     def test_a_newer_format(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store_module, "FORMAT", "maury grid 2")

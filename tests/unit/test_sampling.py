@@ -189,5 +189,8 @@ def test_analytic_dwarf_sequence_by_hand() -> None:
     assert analytic_dwarf_sequence(np.array([3500.0]), np.array([0.0])).item() == 4.780
     # at 2500 K, [M/H] 0.5: 4.780 + 0.185 + 0.0304 + 0.0095 - 0.0975 + 0.01875 - 0.0535
     assert analytic_dwarf_sequence(np.array([2500.0]), np.array([0.5])).item() == pytest.approx(4.87265, abs=1e-12)
+    # at 4800 K, [M/H] -0.1: 4.780 - 0.2405 + 0.051376 - 0.0208715 + 0.0195 + 0.00075 - 0.01391; the lattice ends at 4475 K
+    assert analytic_dwarf_sequence(np.array([4800.0]), np.array([-0.1])).item() == pytest.approx(4.5763445, abs=1e-12)
+    assert not AnalyticDwarfSequence().keeps(("teff", "logg", "m_h"), np.array([[4800.0, 4.5763, -0.1]])).any()
     table = np.array([[3500.0, 4.780 + d, 0.0] for d in (-0.082, -0.080, 0.080, 0.082)])
     assert AnalyticDwarfSequence().keeps(("teff", "logg", "m_h"), table).tolist() == [False, True, True, False]

@@ -41,11 +41,18 @@ def build(
         load_build_recipe(recipe)  # a file that is no recipe gets its sentence
         typer.echo(path.read_text(encoding="utf-8"), nl=False)
         return
+    from maury.grids.chunks import chunk_path
     from maury.recipes.grid_build import build_training_set
 
     ready = _with_options(load_build_recipe(recipe), grid, seed)
-    with stage_bars() as report:
-        summary = build_training_set(ready, data, output, processes=processes or cores(), progress=report)
+    try:
+        with stage_bars() as report:
+            summary = build_training_set(ready, data, output, processes=processes or cores(), progress=report)
+    except KeyboardInterrupt:
+        kept = chunk_path(output)
+        if kept.is_dir():
+            typer.echo(f"maury: what is finished stays in {kept}; the same command goes on there", err=True)
+        raise
     output_console().print(_text(ready, summary, output), markup=False, soft_wrap=True)
 
 
@@ -81,19 +88,23 @@ def _text(recipe: BuildRecipe, summary: BuildSummary, output: Path) -> str:
     """What was built, and how a recipe of `maury train` names it."""
     lines = [f"{summary.n_spectra} spectra x {summary.n_pixels} pixels, labels {', '.join(summary.names)}"]
     if summary.n_flagged:
-        lines.append(f"{summary.n_flagged} of them flagged")
-    lines += [f"{number} samples left out: {reason}" for reason, number in summary.left_out.items()]
-    instrument = recipe.instrument
-    resolution = "resolving_power = 1e6"
-    if instrument is not None and (instrument.resolving_power or instrument.fwhm):
-        resolution = f"fwhm = {instrument.fwhm}" if instrument.fwhm else f"resolving_power = {instrument.resolving_power}"
+        lines.append(f"{summary.n_flagged} of them flagged: outside the grid, or a step gave up some pixels (ivar = 0)")
+    lines += [f"{number} samples left out (left_out_labels names them): {reason}" for reason, number in summary.left_out.items()]
+    if summary.fwhm is not None:
+        resolution = f"fwhm = {summary.fwhm:.10g}"
+    elif summary.resolving_power is not None:
+        resolution = f"resolving_power = {summary.resolving_power:.10g}"
+    else:  # none is made up: a recipe without one is refused
+        resolution = "# add resolving_power or fwhm (Å): not one number that this recipe and its grid know"
+    errors = [] if summary.has_ivar else ["assumed_snr = 100"]
     lines += [
         f"written to {output}",
         "",
         "in a recipe of `maury train`:",
         "",
         "[data]",
-        "assumed_snr = 100",
+        *errors,
+        "validated = true",  # without observed stars, cross-validation has these alone
         "",
         "[data.library]",
         f'file = "{output.name}"',
@@ -101,6 +112,7 @@ def _text(recipe: BuildRecipe, summary: BuildSummary, output: Path) -> str:
         'wavelength_unit = "Angstrom"',
         f'medium = "{summary.medium}"',
         'flux = "flux"',
+        *(['ivar = "ivar"'] if summary.has_ivar else []),
         'labels = "labels"',
         'label_names = "label_names"',
         resolution,

@@ -76,10 +76,10 @@ def rv(
 
 def _templates(path: Path, medium: Medium | None) -> list[Spectra]:
     """The spectra of a file, or some of a model."""
-    from maury.read import read_file
+    from maury.prepare.templates import read_templates
 
     if path.suffix.lower() != ".safetensors":
-        return read_file(path, medium=medium, frame="rest")
+        return read_templates(path, medium)
     from maury.store import load_model
 
     return [model_templates(load_model(path), medium)]
@@ -215,8 +215,9 @@ def _write(table: Table, path: Path) -> None:
     from maury.files import replacing
 
     out = table.copy()
-    for name in ("file", "id", "template", "reason"):
-        out[name] = [ascii_text(str(text)) for text in out[name]]
+    if _format_of(path) == "fits":  # which holds no other characters; file names in text stay what `maury infer` compares with
+        for name in ("file", "id", "template", "reason"):
+            out[name] = [ascii_text(str(text)) for text in out[name]]
     with replacing(path, CatalogueError) as temporary:
         out.write(temporary, format=_format_of(path))
 

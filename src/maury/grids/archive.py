@@ -33,6 +33,7 @@ _CHUNK = 1 << 16
 _LARGEST = 1 << 28  # bytes; the largest file we ask for has 13 MB: an endless answer must not fill the disk
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that may be otherwise in a moment (RFC 9110, RFC 6585)
 _ABSENT = (404, 410)
+_NO_METHOD = (405, 501)
 _FORM = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?", re.IGNORECASE)
 
 
@@ -42,6 +43,10 @@ class FetchError(ReadError):
 
 class MissingFileError(FetchError):
     """The archive says that it has no such file."""
+
+
+class _NoHeadError(FetchError):
+    """The archive does not know HEAD requests."""
 
 
 class StoppedError(FetchError):
@@ -129,15 +134,18 @@ class Archive:
         return f"{self.address}/{quote(name)}"
 
     def size(self, name: str) -> int | None:
-        """Size of a file in bytes as the archive states it; None if it does not say.
+        """Size of a file in bytes as the archive states it; None if it does not say, or answers no HEAD request.
 
         Raises
         ------
         FetchError
             If the archive does not answer, or has no such file (:class:`MissingFileError`).
         """
-        with self._retried(name, lambda: self._open(name, {}, "HEAD"), tries=min(2, self.patience.attempts)) as answer:
-            return _number(answer.headers.get("Content-Length"))
+        try:
+            with self._retried(name, lambda: self._open(name, {}, "HEAD"), tries=min(2, self.patience.attempts)) as answer:
+                return _number(answer.headers.get("Content-Length"))
+        except _NoHeadError:
+            return None
 
     def fetch(self, name: str, path: Path, count: Count | None = None) -> Original:
         """Fetch one file, going on with what of it lies at ``path`` already.
@@ -192,6 +200,10 @@ class Archive:
                 return answer
             with answer:
                 raise self._refusal(name, answer) from None
+        except ValueError as failure:  # a host name that is none, which may come with a redirection (UnicodeError is one)
+            raise FetchError(
+                f"expected {self.url(name)}, got an impossible address ({_reason(failure)}); check --archive"
+            ) from None
         except urllib.error.URLError as failure:
             if isinstance(failure.reason, ssl.SSLCertVerificationError):
                 raise FetchError(
@@ -204,10 +216,10 @@ class Archive:
 
     def _refusal(self, name: str, answer: urllib.error.HTTPError) -> Exception:
         """What an HTTP state of 300 and above means."""
-        what = f"HTTP state {answer.code} ({answer.reason})"
+        what = f"HTTP state {answer.code} ({_reason(answer.reason)})"
         if answer.code in _PASSING:
             return _PassingError(what, _number(answer.headers.get("Retry-After")) or 0)
-        error = MissingFileError if answer.code in _ABSENT else FetchError
+        error = MissingFileError if answer.code in _ABSENT else _NoHeadError if answer.code in _NO_METHOD else FetchError
         return error(f"expected {self.url(name)}, got {what}; check the --archive address")
 
     def _continue(self, name: str, path: Path, count: Count) -> None:
@@ -223,6 +235,8 @@ class Archive:
             total = _number(answer.headers.get("Content-Length"))
             if state == http.client.PARTIAL_CONTENT:
                 start, total = _content_range(answer.headers.get("Content-Range", ""))
+                if have and _version(answer.headers) not in ("", mark):
+                    start = -1  # a server that knows ranges and not If-Range sends the rest of another version
             else:
                 start = 0
             if have and start != have:
@@ -235,13 +249,13 @@ class Archive:
         if total is not None and have != total:
             raise _PassingError(f"{have} of {total} bytes")
 
-    def _append(self, answer: IO[bytes], path: Path, count: Count) -> int:
+    def _append(self, answer: http.client.HTTPResponse, path: Path, count: Count) -> int:
         """Write the body as it comes; the number of bytes, fewer than promised if the connection ends early."""
         written = 0
         with _writing(path) as handle:
             while not self.stop.is_set():
                 try:
-                    piece = answer.read(_CHUNK)
+                    piece = answer.read1(_CHUNK)  # what is here: read() would wait for all of it, and lose it on a cut
                 except (OSError, http.client.HTTPException) as failure:
                     raise _PassingError(f"a cut connection ({_reason(failure)})") from None
                 if not piece:
@@ -263,7 +277,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise FetchError(f"expected an answer from {req.full_url}, got sent on to {newurl}; name a safe --archive address")
+            raise FetchError(f"expected an answer from {req.full_url}, got sent on to {newurl!r}; name a safe --archive address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -286,8 +300,10 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _checked_address(address: str) -> str:
     try:
-        right = _FORM.fullmatch(address) is not None and (urlsplit(address).port or 1) > 0
-    except ValueError:  # the port is no number
+        parts = urlsplit(address)
+        right = _FORM.fullmatch(address) is not None and address.isascii() and address.isprintable() and (parts.port or 1) > 0
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # the port is no number, or the host name has an empty part
         right = False
     if not right:
         raise UsageError(f"expected an archive as http(s)://host/folder, got {address!r}; correct --archive")
@@ -306,12 +322,15 @@ def _read_mark(path: Path) -> str:
         return ""
 
 
+def _version(headers: Any) -> str:
+    """Strong ETag or date; a weak ETag may stand for different bytes and is of no use here (RFC 9110, section 13.1.5)."""
+    etag = str(headers.get("ETag", ""))
+    return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified", ""))
+
+
 def _write_mark(path: Path, headers: Any) -> None:
-    """A weak ETag may stand for different bytes and is of no use here (RFC 9110, section 13.1.5)."""
-    etag = headers.get("ETag", "")
-    version = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
     with _writing(_mark(path), "wb") as handle:
-        handle.write(json.dumps({"version": version}).encode())
+        handle.write(json.dumps({"version": _version(headers)}).encode())
 
 
 def _drop(path: Path, count: Count) -> int:
@@ -327,7 +346,7 @@ def _drop(path: Path, count: Count) -> int:
 
 def _content_range(text: str) -> tuple[int, int | None]:
     """First byte and total size from ``bytes 100-199/200``; -1 where it has another form."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", text.strip())
+    found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", text.strip())
     return (int(found[1]), _number(found[2])) if found else (-1, None)
 
 
@@ -336,12 +355,15 @@ def _size(path: Path | None) -> int:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdecimal() else None
+    """A count of bytes or seconds; None for other text, or more digits than any file has (int() refuses thousands)."""
+    return int(text) if text is not None and re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) else None
 
 
 def _reason(failure: object) -> str:
+    """In one line, without the control characters that a server may send to a terminal."""
     text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return one_line(Exception(text)) if text else type(failure).__name__
+    text = one_line(Exception(text)) if text else type(failure).__name__
+    return "".join(letter for letter in text if letter.isprintable())[:200]
 
 
 def _unwritable(path: Path, failure: OSError) -> UsageError:

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,8 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import UsageError
-from maury.files import canonical_json, replacing
-from maury.grids.lock import alone_in
+from maury.files import canonical_json, one_line, replacing
+from maury.grids.lock import LOCK, alone_in
+
+_CHUNKS, _PLAN = "chunks", "plan.json"
+_MOST_NAMED = 4  # entries of a plan, in an error
 
 Arrays = dict[str, NDArray[Any]]
 Make = Callable[[int, NDArray[np.float64]], Arrays]
@@ -97,11 +100,22 @@ class ChunkFolder:
             ) from None
 
     def remove(self) -> None:
-        """Delete the folder: its chunks are in the output."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder: its chunks are in the output.
+
+        The plan goes after the chunks it vouches for, and the lock last: who comes then finds an empty folder, or none.
+        """
+        with suppress(OSError):
+            for item in [item for item in self.path.iterdir() if item.name not in (_PLAN, LOCK)]:
+                if item.is_dir():
+                    shutil.rmtree(item)
+                else:
+                    item.unlink()
+            for name in (_PLAN, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()  # fails if another process has just begun in it, as it should
 
     def _file(self, number: int) -> Path:
-        return self.path / "chunks" / f"{number:06d}.npz"
+        return self.path / _CHUNKS / f"{number:06d}.npz"
 
 
 def chunk_path(output: Path) -> Path:
@@ -126,39 +140,69 @@ def chunk_folder(
         If the folder cannot be written, is of another plan, or another process works in it.
     """
     folder = ChunkFolder(chunk_path(output), len(labels), rows_per_chunk)
-    try:
-        (folder.path / "chunks").mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {folder.path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
-        ) from failure
+    _make_folder(folder.path)
     with alone_in(folder.path, "build"):
-        _check_plan(folder.path / "plan.json", {**plan, "rows_per_chunk": rows_per_chunk})
+        _make_folder(folder.path / _CHUNKS)
+        _check_plan(folder.path / _PLAN, {**plan, "rows_per_chunk": rows_per_chunk})
         with replacing(folder.path / "labels.npy", UsageError) as temporary:
             np.save(temporary, labels)
         yield folder
 
 
-def _check_plan(file: Path, plan: Mapping[str, Any]) -> None:
-    text = canonical_json(dict(plan), "the plan of a build")
-    found = file.read_text(encoding="utf-8") if file.is_file() else text
-    if found != text and any((file.parent / "chunks").glob("[0-9]*.npz")):  # without any, nothing is lost by starting over
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as failure:
         raise UsageError(
-            f"expected {file.parent} to belong to this build, got one that differs in {_difference(found, plan)}; delete "
-            "the folder, or repeat the command it was made by"
+            f"expected to write {path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
+        ) from failure
+
+
+def _check_plan(file: Path, plan: Mapping[str, Any]) -> None:
+    """Store the plan; chunks of another one raise UsageError, chunks without one go: nobody can say what they are of."""
+    text = canonical_json(dict(plan), "the plan of a build")
+    found = _text(file)
+    chunks = list((file.parent / _CHUNKS).glob("[0-9]*.npz"))
+    if found is None:
+        for chunk in chunks:
+            chunk.unlink(missing_ok=True)
+    elif found != text and chunks:  # without any, nothing is lost by starting over
+        raise UsageError(
+            f"expected {file.parent} to belong to this build, got one that differs in {_difference(found, text)}; delete the "
+            "folder, or repeat the command it was made by"
         )
     with replacing(file, UsageError) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _difference(found: str, plan: Mapping[str, Any]) -> str:
-    """The entries in which two plans differ, in words."""
+def _text(file: Path) -> str | None:
     try:
-        other = json.loads(found)
-        ours = json.loads(canonical_json(dict(plan), "the plan of a build"))
-        return " and ".join(key for key in ours if other.get(key) != ours[key]) or "form"
-    except (ValueError, AttributeError):
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as failure:
+        raise UsageError(f"expected to read {file}, got {one_line(failure)}; delete its folder and repeat the command") from None
+
+
+def _difference(found: str, text: str) -> str:
+    """The entries in which two plans differ, in words: those of the recipe, and others only where those are equal."""
+    try:
+        differing = list(_differing(json.loads(found), json.loads(text)))
+    except ValueError:
         return "form"
+    of_recipe = [name.removeprefix("recipe.") for name in differing if name.startswith("recipe.")]
+    names = of_recipe or differing
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _differing(one: object, other: object, place: str = "") -> Iterator[str]:
+    """Dotted names of the entries in which two trees of dictionaries differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from _differing(one.get(key), other.get(key), f"{place}.{key}" if place else key)
+    elif one != other:
+        yield place or "form"
 
 
 # -- over processes -----------------------------------------------------------------------------------------------------------
@@ -188,14 +232,20 @@ def make_chunks(folder: ChunkFolder, job: Job, processes: int = 1, progress: Cal
     if processes > 1 and len(missing) > 1:
         _in_processes(folder, job, min(processes, len(missing)), missing, made)
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
+    with _one_thread():
         make = job.open() if missing else None
         for number in missing:
             assert make is not None
             folder.make(number, make)
             made(number)
+
+
+def _one_thread() -> Any:
+    """One thread of numpy's and scipy's matrix libraries, from now on or for a ``with``; they are two."""
+    import scipy.linalg  # noqa: F401  what is loaded later would not be limited
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
 
 
 def _length(rows: slice) -> int:
@@ -239,12 +289,10 @@ _worker: dict[str, Callable[[int], None]] = {}
 
 
 def _start(folder: ChunkFolder, job: Job) -> None:
-    """In every worker: one thread of the matrix library, no life without the parent, and the job's files open."""
-    from threadpoolctl import threadpool_limits
-
+    """In every worker: one thread of the matrix libraries, no life without the parent, and the job's files open."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _one_thread()
     make = job.open()
-    threadpool_limits(limits=1)
     _worker["make"] = lambda number: folder.make(number, make)
 
 

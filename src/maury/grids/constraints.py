@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float64]
 
 _LABELS = ("teff", "logg", "m_h")
 _LATTICE_HALF_STEP = 0.05  # dex; see AnalyticDwarfSequence
+_FITTED_TEFF = (2312.5, 4487.5)  # K: 2325 to 4475 by 25, and half a step
 _HALVES = 2.0  # points along an isochrone every 1/2 tolerance: the ball around them is then a tube, thinner by 3 % between points
 _MASS_FALLS = 0.5  # mass loss along one isochrone is slower than this from point to point; a new table starts over
 
@@ -44,8 +45,9 @@ class AnalyticDwarfSequence:
     """Keep |log g - g0| <= w(Teff) and m_lo(Teff) <= [M/H] <= m_hi(Teff), with g0 of :func:`analytic_dwarf_sequence`.
 
     Over the released lattice this keeps 95 % of the real triples, and 71 % of what it keeps is real (METHODS 2). For these
-    figures a lattice value of [M/H] stands for its cell of ±0.05 dex; without that they are 94 % and 72 %. Isochrones of one's
-    own are the better option (:class:`NearIsochrones`).
+    figures a lattice value of [M/H] stands for its cell of ±0.05 dex; without that they are 94 % and 72 %. Half a step beyond the
+    lattice's Teff nothing is kept: the polynomial knows no stars there. Isochrones of one's own are the better option
+    (:class:`NearIsochrones`).
     """
 
     def keeps(self, names: Sequence[str], values: FloatArray) -> NDArray[np.bool_]:
@@ -56,7 +58,8 @@ class AnalyticDwarfSequence:
 
         near = np.abs(logg - analytic_dwarf_sequence(teff, m_h)) <= at(_WIDTH)
         margin = _LATTICE_HALF_STEP
-        return np.asarray(near & (m_h >= at(_LOWEST) - margin) & (m_h <= at(_HIGHEST) + margin))
+        fitted = (teff >= _FITTED_TEFF[0]) & (teff <= _FITTED_TEFF[1])
+        return np.asarray(near & fitted & (m_h >= at(_LOWEST) - margin) & (m_h <= at(_HIGHEST) + margin))
 
 
 @dataclass(frozen=True, eq=False)

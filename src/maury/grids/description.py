@@ -33,6 +33,8 @@ from maury.labels import KNOWN_LABELS, make_label
 from maury.read.library import read_library
 from maury.spectra import Medium
 
+_OPTIONAL = ("flux_scale", "labels")
+_TEXTS = ("file", "wavelength", "wavelength_unit", "medium", "flux", "flux_unit", *_OPTIONAL)
 _NOMINAL_SNR = 1000.0  # a library is read with errors; a grid has none
 
 
@@ -48,6 +50,11 @@ class GridDescription:
     columns : house name -> name in the file; only these become labels.
     flux_unit : of the flux; "" (the default) for flux over continuum.
     where : array (n,) -> the value it must have; other spectra are left out.
+
+    Raises
+    ------
+    RecipeError
+        For a value of the wrong kind.
     """
 
     file: str
@@ -65,6 +72,21 @@ class GridDescription:
     resolving_power: float | None = None
     fwhm: float | None = None
 
+    def __post_init__(self) -> None:
+        texts = [(name, getattr(self, name)) for name in _TEXTS]
+        texts += [(f"columns.{house}", name) for house, name in _mapping("columns", self.columns)]
+        names = () if self.label_names is None else self.label_names
+        for name, words in (("label_names", (names,) if isinstance(names, str) else names), ("label_units", self.label_units)):
+            if not isinstance(words, tuple):
+                raise RecipeError(f'expected {name} as a list of texts, got {words!r}; write ["...", "..."]')
+            texts += [(name, word) for word in words]
+        for name, text in texts:
+            if not isinstance(text, str) and not (text is None and name in _OPTIONAL):
+                raise RecipeError(f"expected {name} as text, got {text!r}; put it in quotes")
+        for name, value in _mapping("where", self.where):
+            if not isinstance(value, (str, int, float)):
+                raise RecipeError(f"expected where.{name} as a text or number, got {value!r}; correct it")
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], origin: str = "description") -> GridDescription:
         """From parsed TOML.
@@ -72,7 +94,7 @@ class GridDescription:
         Raises
         ------
         RecipeError
-            For a key that is not known, or one that is missing.
+            For a key that is not known, one that is missing, or a value of the wrong kind.
         """
         known = [one.name for one in fields(cls)]
         unknown = [key for key in content if key not in known]
@@ -82,7 +104,10 @@ class GridDescription:
         if missing:
             raise RecipeError(f"{origin}: expected a value for {missing[0]}, got none; add it, units are never guessed")
         settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-        return cls(**settings)
+        try:
+            return cls(**settings)
+        except RecipeError as failure:
+            raise RecipeError(f"{origin}: {failure}") from None
 
     @classmethod
     def from_toml(cls, path: Path) -> GridDescription:
@@ -102,6 +127,12 @@ class GridDescription:
 
     def _settings(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+def _mapping(name: str, value: object) -> list[tuple[Any, Any]]:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"expected {name} as {{ name = ... }}, got {value!r}; correct it")
+    return list(value.items())
 
 
 def open_described(description: GridDescription) -> Grid:

@@ -21,7 +21,8 @@ from maury.grids.archive import Archive, FetchError, MissingFileError, Original,
 from maury.grids.download_plan import DownloadPlan
 from maury.grids.originals import DamagedError, Originals
 from maury.grids.phoenix import WAVE_PATH, PhoenixNode, phoenix_grid, read_flux, read_wavelength
-from maury.grids.store import ENDINGS, read_provenance, write_grid
+from maury.grids.store import is_stored_grid, read_provenance, write_grid
+from maury.grids.training_set import check_output as check_name
 from maury.grids.work_folder import Row, WorkFolder, work_folder, work_path
 
 Progress = Callable[[int, int, int], None]
@@ -102,7 +103,7 @@ def download_phoenix(
     Parameters
     ----------
     plan : what to fetch.
-    output : the grid to write (a zarr store); the work folder ``output.download`` lies beside it meanwhile.
+    output : the grid to write, ending in ``.zarr`` or ``.npz``; the work folder ``output.download`` lies beside it meanwhile.
     jobs : files at once.
     keep : folder in which the originals stay, laid out as the archive; those that are there already are not fetched again.
     overwrite : replace an output that is another grid.
@@ -234,7 +235,7 @@ def _write(plan: DownloadPlan, output: Path, work: WorkFolder, wavelengths: _Wav
     }
     rows = _WorkRows(work, tuple(node.path for node in originals), len(wavelengths.wavelength))
     values = np.array([astuple(node) for node in originals])
-    write_grid(output, phoenix_grid(values, wavelengths.wavelength, rows, output.name, **provenance))
+    write_grid(output, phoenix_grid(values, wavelengths.wavelength, rows, output.name, **provenance), work.scratch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,11 +271,13 @@ def check_output(plan: DownloadPlan, output: Path, *, overwrite: bool = False) -
     Raises
     ------
     UsageError
-        If it is another grid and may not be overwritten, or no grid at all, which is never overwritten.
+        If it is another grid and may not be overwritten, or no grid at all, which is never overwritten; if its name does not end
+        in ``.zarr`` or ``.npz``, its folder is not there, or zarr is needed and not installed.
     """
-    if not os.path.exists(output):  # Path.exists raises where the folder may not be looked into
-        if output.suffix not in ENDINGS:
-            raise UsageError(f"expected an output ending in {' or '.join(ENDINGS)}, got {output.name}; choose one of the two")
+    there = os.path.exists(output)  # Path.exists raises where the folder may not be looked into
+    if not there or is_stored_grid(output):
+        check_name(output)  # now, and not when thousands of files have been fetched
+    if not there:
         return None
     try:
         provenance = read_provenance(output)

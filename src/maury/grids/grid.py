@@ -12,7 +12,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from maury.errors import UsageError
+from maury.errors import ReadError, UsageError
 from maury.labels import Label
 from maury.spectra import Medium
 
@@ -156,7 +156,7 @@ class Grid:
     Raises
     ------
     UsageError
-        If shapes disagree, a label is not finite, or the same labels come twice.
+        If shapes disagree, a label is not finite, the same labels come twice, or a resolution is no positive number.
     """
 
     name: str
@@ -187,11 +187,21 @@ class Grid:
         if not np.isfinite(self.values).all():
             row = int(np.argmax(~np.isfinite(self.values).all(axis=1)))
             raise UsageError(f"{self.name}: expected finite labels, got NaN or infinity for spectrum {row}; leave it out")
+        self._check_resolution()
         self._check_different()
         for array in ("values", "wavelength"):
             view = getattr(self, array).view()
             view.flags.writeable = False
             object.__setattr__(self, array, view)
+
+    def _check_resolution(self) -> None:
+        for name in ("resolving_power", "fwhm"):
+            value = getattr(self, name)
+            right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+            if value is not None and not right:
+                raise UsageError(f"{self.name}: expected {name} as a positive number, got {value!r}; correct it or leave it out")
+        if self.resolving_power is not None and self.fwhm is not None:
+            raise UsageError(f"{self.name}: expected resolving_power or fwhm, got both; leave one out")
 
     def _check_different(self) -> None:
         different, first, count = np.unique(self.values, axis=0, return_index=True, return_counts=True)
@@ -231,10 +241,19 @@ class Grid:
 
         Raises
         ------
-        MauryError
-            If a file cannot be read.
+        ReadError
+            If a file cannot be read, or flux is NaN or infinite.
         """
-        return self.rows.read(np.arange(self.n_spectra)[rows], pixels)
+        wanted = np.arange(self.n_spectra)[rows]
+        flux = self.rows.read(wanted, pixels)
+        finite = np.isfinite(flux).all(axis=1)
+        if not finite.all():  # one such node would silently spoil every spectrum interpolated from it
+            row = int(wanted[np.argmin(finite)])
+            raise ReadError(
+                f"{self.name}: expected finite flux, got NaN or infinity at {words(self.names, self.values[row])} "
+                f"(spectrum {row}); leave this spectrum out, and it is a hole"
+            )
+        return flux
 
     def crop(self, start: float, stop: float) -> Grid:
         """The same spectra from ``start`` to ``stop`` Å, ends included; nothing is read.

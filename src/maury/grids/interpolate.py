@@ -86,7 +86,7 @@ class GridInterpolator:
         for name, kind in (("method", Method), ("outside", Outside)):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(f"expected {name} {' or '.join(get_args(kind))}, got {getattr(self, name)!r}; choose one")
-        assert self.grid.lattice.rows.size  # scattered points raise here, not at the first spectrum
+        _ = self.grid.lattice  # scattered points raise here, not at the first spectrum
 
     def spectra(
         self,
@@ -136,7 +136,12 @@ class GridInterpolator:
         texts = [f"{name} outside {axis[0]:g} to {axis[-1]:g}" for name, axis in zip(lattice.names, lattice.axes, strict=True)]
         reasons = [""] * len(table)
         for row in np.flatnonzero(found.outside | found.hole):
-            what = [text for text, out in zip(texts, beyond[:, row], strict=True) if out]
+            unknown = np.isnan(table[row])
+            what = [
+                f"{name} is NaN" if nan else text
+                for name, text, nan, out in zip(lattice.names, texts, unknown, beyond[:, row], strict=True)
+                if out
+            ]
             reasons[row] = " and ".join(what + ["beside a hole of the grid"] * bool(found.hole[row]))
         return reasons
 

@@ -12,6 +12,7 @@ The hyphen before log g is no sign, solar metallicity is written -0.0, and solar
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ _ENDING = f".{LIBRARY}-HiRes.fits"
 _NAME = re.compile(r"lte(\d{5})([+-]\d\.\d\d)([+-]\d\.\d)(?:\.Alpha=([+-]\d\.\d\d))?" + re.escape(_ENDING))
 _KEYWORDS = ("PHXTEFF", "PHXLOGG", "PHXM_H", "PHXALPHA")
 _ANGSTROM = ("angstrom", "angstroms", "a", "aa")
+_FITS_BLOCK = 2880  # bytes: the least that a header takes
 _WAVE_UP = 4  # folders above a spectrum in which its WAVE file is looked for: the archive has it two up
 # Husser et al. 2013, section 2: R = 500,000 from 3000 to 25,000 Å; elsewhere the sampling is another
 _OPTICAL, _OPTICAL_R = (3000.0, 25_000.0), 500_000.0
@@ -143,8 +145,8 @@ def read_flux(path: Path, n_pixels: int) -> NDArray[np.float32]:
         contradicts its name.
     """
     hdu = _primary(path)
-    unit = hdu.header.text("BUNIT").replace(" ", "")
-    if unit and unit.lower().replace("**", "^") != FLUX_UNIT:
+    unit = hdu.header.text("BUNIT").strip()
+    if unit and unit.lower().replace(" ", "").replace("**", "^") != FLUX_UNIT:
         raise ReadError(f"{path.name}: expected flux in {FLUX_UNIT}, got {unit!r} in its header; it is no file of this library")
     _check_header(path, hdu)
     try:
@@ -230,7 +232,8 @@ def open_phoenix(folder: str | Path, wave_file: str | Path | None = None) -> Gri
     Raises
     ------
     ReadError
-        If there are no such files, no WAVE file, or a node twice.
+        If there are no such files, no WAVE file, a node twice, or a file that is too short; if the first is not as
+        :func:`read_flux` wants it.
     """
     place = Path(folder)
     files = sorted(place.rglob(f"lte*{_ENDING}"))
@@ -241,7 +244,12 @@ def open_phoenix(folder: str | Path, wave_file: str | Path | None = None) -> Gri
     values = np.array([parse_phoenix_name(file.name) for file in files])
     order = np.lexsort(values.T[::-1])
     ordered = tuple(files[i] for i in order)
+    for one, next_one in itertools.pairwise(ordered):
+        if one.name == next_one.name:
+            raise ReadError(f"{place}: expected each node once, got {one} and {next_one}; remove one of the two")
     wavelength = read_wavelength(_wave_file(place, ordered[0]) if wave_file is None else Path(wave_file))
+    for file in (ordered[0], *(file for file in ordered if file.stat().st_size < _FITS_BLOCK + 4 * wavelength.size)):
+        read_flux(file, wavelength.size)  # raises where unit or length of all, or one download, went wrong
     return phoenix_grid(values[order], wavelength, PhoenixFiles(ordered, wavelength.size), str(place))
 
 

@@ -44,6 +44,29 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WithConstants:
+    """A constraint on label sets of which some labels are not sampled but have one value.
+
+    Parameters
+    ----------
+    constraint : sees those labels as columns behind the others.
+    constants : label -> value.
+    """
+
+    constraint: Constraint
+    constants: Mapping[str, float]
+
+    def keeps(self, names: Sequence[str], values: FloatArray) -> NDArray[np.bool_]:
+        return self.constraint.keeps((*names, *self.constants), with_constants(values, self.constants))
+
+
+def with_constants(values: FloatArray, constants: Mapping[str, float]) -> FloatArray:
+    """(n, K + k) the values of (n, K) label sets with k constant labels as columns behind them."""
+    columns = np.broadcast_to(np.array(list(constants.values()), dtype=np.float64), (len(values), len(constants)))
+    return np.column_stack([values, columns])
+
+
 def sample(sampler: Sampler, constraint: Constraint | None = None) -> FloatArray:
     """(n, K) the label sets of a sampler that the constraint keeps, in the sampler's order.
 
@@ -128,7 +151,23 @@ def steps(segments: Sequence[tuple[float, float, float]]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class _Box:
+    """What random samplers are told."""
+
+    ranges: Mapping[str, tuple[float, float]]
+    wanted: int
+    seed: int = 0
+    logarithmic: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_ranges(self.ranges, self.wanted, self.logarithmic)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.ranges)
+
+
+class Uniform(_Box):
     """Independent uniform random points.
 
     Parameters
@@ -139,44 +178,19 @@ class Uniform:
     logarithmic : labels that are uniform in their logarithm.
     """
 
-    ranges: Mapping[str, tuple[float, float]]
-    wanted: int
-    seed: int = 0
-    logarithmic: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_ranges(self.ranges, self.wanted, self.logarithmic)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.ranges)
-
     def blocks(self) -> Iterator[FloatArray]:
         random = np.random.default_rng(self.seed)
         while True:
             yield _stretched(random.random((_BLOCK, len(self.ranges))), self.ranges, self.logarithmic)
 
 
-@dataclass(frozen=True)
-class Sobol:
+class Sobol(_Box):
     """Points of a scrambled Sobol sequence (Owen 1998), which fill a box more evenly than random ones.
 
     Parameters
     ----------
     ranges, wanted, seed, logarithmic : as for :class:`Uniform`. Numbers of points that are powers of two are balanced best.
     """
-
-    ranges: Mapping[str, tuple[float, float]]
-    wanted: int
-    seed: int = 0
-    logarithmic: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_ranges(self.ranges, self.wanted, self.logarithmic)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.ranges)
 
     def blocks(self) -> Iterator[FloatArray]:
         from scipy.stats import qmc

@@ -12,12 +12,13 @@ import json
 import shutil
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +28,17 @@ from maury.files import canonical_json, one_line
 from maury.grids.grid import ArrayRows, FluxRows, Grid, IntArray
 from maury.grids.training_set import LargeArray, TrainingSet, check_output, write_training_set
 from maury.labels import make_label
+from maury.spectra import Medium
 
-ENDINGS = (".zarr", ".npz")
 FORMAT = "maury grid 1"
 _FAMILY = "maury grid "
+_NUMBERS = "fiu"  # kinds of numpy types that may be flux
 _CHUNK_BYTES = 4_000_000  # of one chunk, uncompressed: few to open, and little read for one spectrum
+# what zipfile, numpy, zarr and its decompressors raise for a damaged file
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def write_grid(output: Path, grid: Grid) -> None:
+def write_grid(output: Path, grid: Grid, scratch: Path | None = None) -> None:
     """Write a grid; an existing grid of that name is replaced.
 
     Memory holds a chunk of spectra at a time.
@@ -42,6 +46,8 @@ def write_grid(output: Path, grid: Grid) -> None:
     Parameters
     ----------
     output : ends in ``.zarr`` or ``.npz``.
+    scratch : a folder to be made on the same disk, where a zarr store is put together; by default beside the output, where a kill
+        leaves it.
 
     Raises
     ------
@@ -69,16 +75,16 @@ def write_grid(output: Path, grid: Grid) -> None:
         },
         rows_per_block=per_chunk,
     )
-    with _scratch(output) as folder:
+    with _scratch(output, scratch) as folder:
         write_training_set(output, content, folder)
 
 
 @contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
+def _scratch(output: Path, place: Path | None) -> Iterator[Path]:
     """A folder on the output's disk that is gone afterwards."""
-    folder = output.resolve().parent / f".{output.stem[:80]}.{uuid.uuid4().hex[:12]}"
+    folder = place or output.resolve().parent / f".{output.stem[:80]}.{uuid.uuid4().hex[:12]}"
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=place is not None)
         yield folder
     except OSError as failure:
         raise UsageError(
@@ -114,14 +120,17 @@ def read_grid(path: Path) -> Grid:
             labels=tuple(make_label(str(name), unit) for name, unit in zip(small["label_names"], units, strict=True)),
             values=np.asarray(small["labels"], dtype=np.float64),
             wavelength=np.asarray(small["wavelength"], dtype=np.float64),
-            medium="air" if str(small["medium"]) == "air" else "vacuum",
+            medium=cast(Medium, str(small["medium"])),  # Grid refuses others
             rows=flux,
             flux_unit=str(small["flux_unit"]),
             resolving_power=resolution.get("resolving_power"),
             fwhm=resolution.get("fwhm"),
             provenance=provenance,
         )
-    except (KeyError, ValueError, TypeError) as failure:  # a UsageError is a ValueError
+    except UsageError as failure:  # says itself what is wrong, and mostly of which grid
+        text = str(failure)
+        raise ReadError(text if text.startswith(path.name) else f"{path.name}: {text}") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as failure:
         raise ReadError(f"{path.name}: expected a whole grid, got a damaged one ({one_line(failure)}); make it again") from None
 
 
@@ -151,7 +160,7 @@ def _open(path: Path) -> tuple[dict[str, Any], FluxRows]:
     """Everything but the flux by name, and the flux where it lies."""
     try:
         return _open_zarr(path) if path.is_dir() else _open_npz(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as failure:
+    except _DAMAGE as failure:
         raise ReadError(
             f"{path.name}: expected a grid as .zarr or .npz, got: {one_line(failure)[:200]}; check the path, or make it again"
         ) from None
@@ -181,7 +190,7 @@ def _mapped(path: Path, entry: str) -> NDArray[Any]:
             read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read_header(handle)
             within = handle.tell()
-    if fortran or dtype.hasobject or len(shape) != 2:
+    if fortran or dtype.kind not in _NUMBERS or len(shape) != 2:
         raise ValueError(f"{entry} of shape {shape} and type {dtype}")
     with open(path, "rb") as raw:  # the local header's name and extra field have their own lengths (APPNOTE 4.3.7)
         raw.seek(info.header_offset + 26)
@@ -199,7 +208,10 @@ def _open_zarr(path: Path) -> tuple[dict[str, Any], FluxRows]:
     small: dict[str, Any] = dict(group.attrs.asdict())
     _check_format(path, small)
     small |= {name: np.asarray(group[name][...]) for name in ("wavelength", "labels")}
-    return small, ZarrRows(path, group["flux"])
+    flux = group["flux"]
+    if not isinstance(flux, zarr.Array) or flux.ndim != 2 or np.dtype(str(flux.dtype)).kind not in _NUMBERS:
+        raise ValueError(f"flux that is no table of numbers: {flux}")
+    return small, ZarrRows(path, flux)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +245,7 @@ class ZarrRows:
         Raises
         ------
         ReadError
-            If a chunk is damaged.
+            If a chunk is damaged or missing.
         """
         start, stop, _ = pixels.indices(self.shape[1])
         out = np.empty((len(rows), max(stop - start, 0)), dtype=self.dtype)
@@ -243,7 +255,9 @@ class ZarrRows:
             first = int(number) * height
             try:
                 block = np.asarray(self.array[first : first + height, start:stop])
-            except (OSError, ValueError, RuntimeError, KeyError) as failure:
+                if block.size and not block.any() and not (self.path / "flux" / "c" / str(number) / "0").is_file():
+                    raise ValueError("its file is missing")  # zarr itself would give zeros
+            except _DAMAGE as failure:
                 raise ReadError(
                     f"{self.path.name}: expected whole spectra from {first} on, got a damaged chunk ({one_line(failure)[:120]}); "
                     "make the grid again"

@@ -2,7 +2,8 @@
 
 Both hold the same names, in the form that a recipe of ``maury train`` reads as a library:
 
-* ``wavelength`` (n_pixels,) Å; ``flux`` (n, n_pixels) float32; ``ivar`` likewise, where noise or lost pixels were added;
+* ``wavelength`` (n_pixels,) Å; ``flux`` (n, n_pixels) float32; ``ivar`` likewise, where noise was added or any pixel is lost
+  (spectra without noise count as of S/N 1000);
 * ``labels`` (n, K) with ``label_names`` and ``label_units``; per spectrum ``row`` (its number among the samples), ``flag``,
   ``snr`` and ``delta_rv`` (NaN where nothing was drawn);
 * ``left_out_labels``, ``left_out_flag``, ``left_out_reason``: the samples that could not be made;
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.files import replacing
+
+_MARK = "left_out_labels"  # an array that nothing but a training set has
 
 Blocks = Iterator[NDArray[Any]]
 
@@ -76,6 +79,18 @@ def check_output(output: Path) -> None:
         _zarr()
     if output.is_dir() and not (output.suffix == ".zarr" and (output / "zarr.json").is_file()):
         raise UsageError(f"expected a new name, or a zarr store to replace, got the folder {output}; choose another name")
+
+
+def check_replaceable(output: Path) -> None:
+    """Raise UsageError if something is there that is no training set: above all the grid that one is made from."""
+    if not os.path.lexists(output):
+        return
+    if output.is_dir():
+        known = (output / _MARK / "zarr.json").is_file()
+    else:
+        known = output.suffix == ".npz" and zipfile.is_zipfile(output) and f"{_MARK}.npy" in zipfile.ZipFile(output).namelist()
+    if not known:
+        raise UsageError(f"expected a new name, or a training set to replace, got {output}, which is none; choose another name")
 
 
 def write_training_set(output: Path, content: TrainingSet, scratch: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from maury.errors import UsageError
 from maury.files import canonical_json, replacing
 from maury.grids.archive import Original
-from maury.grids.lock import alone_in
+from maury.grids.lock import LOCK, alone_in
 
 _REQUEST = "request.json"
+_ROOMS = ("rows", "parts", "originals", "scratch")
+_OURS = {_REQUEST, LOCK, *_ROOMS}  # a folder with anything else in it is not ours to delete
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,11 @@ class WorkFolder:
     """Rows and parts of one download; made by :func:`work_folder`."""
 
     path: Path
+
+    @property
+    def scratch(self) -> Path:
+        """Where the output may be put together."""
+        return self.path / "scratch"
 
     def part(self, name: str) -> Path:
         """Where an original that is being fetched lies."""
@@ -73,8 +80,19 @@ class WorkFolder:
             np.savez(temporary, flux=row.flux, size=row.original.size, sha256=row.original.sha256)
 
     def remove(self) -> None:
-        """Delete the folder: its rows are in the output."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete what is in the folder, for it is in the output; the folder itself goes when it is closed."""
+        for room in _ROOMS:
+            shutil.rmtree(self.path / room, ignore_errors=True)
+
+    def close(self) -> None:
+        """Delete the folder if nothing in it is to go on from: the lock last, so that who comes then finds no half of it."""
+        if any(self.path.glob("rows/*")) or any(self.path.glob("parts/*")):
+            return
+        self.remove()
+        with suppress(OSError):
+            for file in (*self.path.glob(".request.*"), self.path / _REQUEST, self.path / LOCK):
+                file.unlink(missing_ok=True)
+            self.path.rmdir()  # fails if another process has just begun in it, as it should
 
     def _row(self, name: str) -> Path:
         return self.path / "rows" / f"{Path(name).name}.npz"
@@ -97,32 +115,46 @@ def work_folder(output: Path, request: Mapping[str, Any]) -> Iterator[WorkFolder
     Raises
     ------
     UsageError
-        If the folder cannot be written, is of another request, or another process works in it.
+        If the folder cannot be written, is of another request, holds what is not ours, or another process works in it.
     """
     folder = WorkFolder(work_path(output))
     if not os.path.exists(output.absolute().parent):
         raise UsageError(f"expected an existing folder for {output}, got none; make the folder first")
-    try:
-        for part in ("rows", "parts"):
-            (folder.path / part).mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {folder.path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
-        ) from failure
+    with _written(folder.path):
+        strange = sorted(set(os.listdir(folder.path)) - _OURS) if os.path.isdir(folder.path) else []
+        strange = [name for name in strange if not name.startswith(".request.")]  # what a kill left of writing the request
+        if strange:
+            raise UsageError(
+                f"expected {folder.path} to be free for the work of this download, got a folder with {strange[0]!r} in it; "
+                "move it or choose another output"
+            )
+        folder.path.mkdir(exist_ok=True)
     with alone_in(folder.path, "download"):
+        with _written(folder.path):
+            for room in ("rows", "parts"):
+                (folder.path / room).mkdir(exist_ok=True)
         _check_request(folder.path, request)
         try:
             yield folder
         finally:
-            if not any(folder.path.glob("rows/*")) and not any(folder.path.glob("parts/*")):
-                folder.remove()  # nothing to go on from
+            folder.close()
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise UsageError(
+            f"expected to write {path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
+        ) from failure
 
 
 def _check_request(path: Path, request: Mapping[str, Any]) -> None:
     text = canonical_json(dict(request), "a download request")
     file = path / _REQUEST
-    found = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if found and found != text:
+    found = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    if found != text and (found or any(path.glob("rows/*"))):  # rows of an unknown request are not ours either
         changed = _difference(found, request)
         raise UsageError(
             f"expected {path} to belong to this download, got one of another {changed}; repeat that command or delete it"

@@ -5,6 +5,7 @@ In the order in which they usually stand in a recipe::
 
     to_vacuum, to_air    air.py          Ciddor 1996
     mask, reject_spikes  masking.py      survey bits by name, sky lines, tellurics, arm joins; spikes
+    measure_rv           measure_rv.py   radial velocities against templates (velocity.py, templates.py, cross_correlation.py)
     rotate               rotation.py     Gray's profile; (with macroturbulence.py) profiles.py, broadening.py, log_grid.py
     macroturbulence      macroturbulence.py   radial-tangential
     degrade              degrade.py      to a target resolution, Gaussian or Voigt (widths: lsf.py, kernels: instrument.py)
@@ -16,8 +17,6 @@ In the order in which they usually stand in a recipe::
     crop, noise_floor, measure_snr       signal.py
     fill_masked          masking.py      only to reproduce published codes
 
-Beside the steps, radial velocities against templates: velocity.py, with templates.py and cross_correlation.py below it.
-
 :class:`Preparation` (preparation.py) holds a tuple of them; grid.py and banded.py are the geometry and algebra below.
 """
 
@@ -28,6 +27,7 @@ from maury.prepare.gisic import Gisic
 from maury.prepare.instrument import convolve_instrument
 from maury.prepare.macroturbulence import Macroturbulence, macroturbulence_flux
 from maury.prepare.masking import FillMasked, Mask, RejectSpikes
+from maury.prepare.measure_rv import MeasureRv
 from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.preparation import STEPS, Failure, Preparation, PreparedResult, Source
 from maury.prepare.resample import Resample
@@ -46,6 +46,7 @@ __all__ = [
     "Gisic",
     "Macroturbulence",
     "Mask",
+    "MeasureRv",
     "MeasureSnr",
     "NoiseFloor",
     "PolynomialContinuum",

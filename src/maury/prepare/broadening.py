@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.errors import UsageError
 from maury.flags import PixelFlag
+from maury.prepare.arrays import real_fluxes, real_number, real_numbers
 from maury.prepare.config import VarianceRule, check_choice
 from maury.prepare.grid import FloatArray, meta_floats, pixel_edges
-from maury.prepare.instrument import check_fluxes
 from maury.prepare.log_grid import broadening_grid
 from maury.prepare.profiles import VelocityProfile
 from maury.spectra import Spectra
@@ -39,11 +39,20 @@ def broaden_flux(
     Raises
     ------
     UsageError
-        If the arrays do not fit together, are not finite, or a width is impossible.
+        If the arrays do not fit together, are not finite or masked, or a width is impossible.
     """
     grid, rows, widths = _checked(what, wavelength, flux, width)
     out = broadening_grid(grid).convolve(np.atleast_2d(rows), np.atleast_1d(widths), profile)
     return out[0] if rows.ndim == 1 and widths.ndim == 0 else out
+
+
+def check_setting(what: str, width: float | None) -> None:
+    """Raise UsageError unless a step's width is None (it stands in meta) or one possible velocity, a plain number of km/s."""
+    if width is None:
+        return
+    if hasattr(width, "to_value"):  # a step is stored as plain numbers
+        raise UsageError(f"expected {what} of a step as a plain number in km/s, got {width}; convert it")
+    check_widths(what, np.array(real_number(what, width)))
 
 
 def check_widths(what: str, widths: FloatArray) -> None:
@@ -62,8 +71,8 @@ def complete_pixels(wavelength: FloatArray, width: float, profile: VelocityProfi
 
 
 def _checked(what: str, wavelength: ArrayLike, flux: ArrayLike, width: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-    grid, rows, widths = (np.asarray(a, dtype=np.float64) for a in (wavelength, flux, width))
-    check_fluxes(grid, rows)
+    grid, rows = real_fluxes(wavelength, flux)
+    widths = real_numbers(what, width, "km/s")
     n = len(np.atleast_2d(rows))
     if widths.ndim > 1 or (widths.size != 1 and n not in (1, widths.size)):
         raise UsageError(f"expected one {what} or one per spectrum ({n}), got shape {widths.shape}; give a number or {n} numbers")
@@ -80,10 +89,13 @@ def widths_of(spectra: Spectra, what: str, value: float | None) -> FloatArray:
         If there is neither, or a value of the column is impossible.
     """
     if value is not None:
-        return np.full(len(spectra), value)
+        return np.full(len(spectra), float(value))
     if what not in spectra.meta.colnames:
         raise UsageError(f"expected {what} in km/s as a setting or a meta column, got neither; set {what} or add the column")
-    widths = meta_floats(spectra, what)
+    try:
+        widths = meta_floats(spectra, what)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"expected {what} as numbers in km/s in the meta column, got others ({error}); correct them") from error
     check_widths(what, widths)
     return widths
 
@@ -97,6 +109,8 @@ class BroadeningRules(NamedTuple):
 
     def check(self) -> None:
         check_choice("variance", self.variance, VarianceRule)
+        real_number("min_good", self.min_good)
+        real_number("edge_tolerance", self.edge_tolerance)
         if not 0 < self.min_good <= 1 or not 0 <= self.edge_tolerance < 1:
             raise UsageError("expected min_good in (0, 1] and edge_tolerance in [0, 1), got others; correct them")
 

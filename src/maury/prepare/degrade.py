@@ -12,6 +12,7 @@ number of pixels in the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,9 +20,10 @@ import numpy as np
 
 from maury.errors import UsageError
 from maury.flags import PixelFlag
+from maury.prepare.arrays import real_number
 from maury.prepare.config import VarianceRule, check_choice, config_of
 from maury.prepare.grid import FloatArray, meta_floats, with_meta
-from maury.prepare.instrument import Kernel, Profile, check_profile, instrument_kernel, kernel_widths
+from maury.prepare.instrument import Kernel, Profile, check_profile, instrument_kernel, kernel_widths, lsf_of
 from maury.prepare.lsf import Lsf, Table, lsf_from, lsf_from_mapping
 from maury.spectra import Spectra, source_names
 
@@ -74,12 +76,16 @@ class Degrade:
     def __post_init__(self) -> None:
         check_choice("variance", self.variance, VarianceRule)
         check_profile(self.profile, self.eta)
-        if lsf_from("target", self.resolving_power, self.fwhm, self.table) is None:
+        if lsf_of("target", self.resolving_power, self.fwhm, self.table) is None:
             raise UsageError("expected a target resolution, got none; give resolving_power, fwhm (Å) or table")
-        lsf_from("native", self.native_resolving_power, self.native_fwhm, self.native_table)
+        lsf_of("native", self.native_resolving_power, self.native_fwhm, self.native_table)
         for instrument, options in self.native.items():
+            if not isinstance(options, Mapping):
+                raise UsageError(f"expected native {instrument} as a table such as {{resolving_power = 1800.0}}, got {options!r}")
             lsf_from_mapping(f"native {instrument}", options)
-        if self.allow_sharper < 0 or not 0 < self.min_good <= 1 or not 0 <= self.edge_tolerance < 1:
+        for name in ("allow_sharper", "min_good", "edge_tolerance"):
+            real_number(name, getattr(self, name))
+        if not self.allow_sharper >= 0 or not 0 < self.min_good <= 1 or not 0 <= self.edge_tolerance < 1:
             raise UsageError(
                 "expected allow_sharper ≥ 0, min_good in (0, 1] and edge_tolerance in [0, 1), got others; correct them"
             )
@@ -139,7 +145,7 @@ def _convolve(
 ) -> tuple[FloatArray, FloatArray]:
     """Convolve the good pixels only and renormalise by the kernel that fell on them."""
     good = ivar > 1e-280  # anything smaller has no finite variance
-    spread = kernel.matrix if variance == "information" else kernel.squared
+    spread = kernel.positive if variance == "information" else kernel.squared
     if good.all():  # the kernels' sums are 1
         return kernel.matrix.apply(flux), 1.0 / spread.apply(1.0 / ivar)
     share = kernel.matrix.apply(good.astype(np.float64))

@@ -18,6 +18,8 @@ _UNEVEN = 2.6
 """Neighbouring pixels whose spacings differ by more than this factor are joined by straight lines: high orders would swing."""
 _BLOCK = 32
 """Output pixels per dense block."""
+_PIXELS_AT_ONCE = 4096
+"""Stencils worked out together: they need 2 (2 ``HALF`` + 1)² numbers each."""
 
 
 def lagrange(x_in: FloatArray, x_out: FloatArray, first: IntArray) -> tuple[IntArray, FloatArray]:
@@ -97,6 +99,11 @@ class LocalSums:
             return single
         return self._banded.apply(rows)
 
+    def gather(self, columns: FloatArray) -> FloatArray:
+        """(n_out, n) -> (n_in, n): the transpose, which takes weights of the outputs to weights of the inputs."""
+        gathered: FloatArray = self._sparse.T @ columns
+        return gathered
+
     @cached_property
     def _banded(self) -> Banded:
         n_out, points = self.weights.shape
@@ -153,10 +160,11 @@ def derivatives(x: FloatArray, first: IntArray) -> tuple[LocalSums, ...]:
     half[~_even(np.diff(x), np.clip(pixel, 0, n - 2), half) & (half > 1)] = 1
     weights = np.zeros((HALF, n, size))
     for h in range(1, HALF + 1):
-        rows = np.flatnonzero(half == h)
-        nodes = (x[rows[:, None] + np.arange(-h, h + 1)] - x[rows, None]) / h
-        inverse = np.linalg.inv(nodes[:, :, None] ** np.arange(2 * h + 1))
-        for k in range(1, h + 1):
-            weights[k - 1, rows, HALF - h : HALF + h + 1] = inverse[:, 2 * k] * (factorial(2 * k) / float(h) ** (2 * k))
+        every = np.flatnonzero(half == h)
+        for rows in (every[low : low + _PIXELS_AT_ONCE] for low in range(0, every.size, _PIXELS_AT_ONCE)):
+            nodes = (x[rows[:, None] + np.arange(-h, h + 1)] - x[rows, None]) / h
+            inverse = np.linalg.inv(nodes[:, :, None] ** np.arange(2 * h + 1))
+            for k in range(1, h + 1):
+                weights[k - 1, rows, HALF - h : HALF + h + 1] = inverse[:, 2 * k] * (factorial(2 * k) / float(h) ** (2 * k))
     weights[:, :, HALF] -= weights.sum(axis=2)  # rounding, so that constants stay exactly constant
     return tuple(LocalSums(pixel - HALF, w, n) for w in weights)

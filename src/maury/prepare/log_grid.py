@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import factorial
 
 import numpy as np
@@ -20,8 +21,8 @@ from maury.prepare.grid import FloatArray, IntArray, pixel_edges
 from maury.prepare.interpolation import LocalSums, derivatives, interpolation
 from maury.prepare.profiles import VelocityProfile, tabulated_transform
 
-_ROWS_AT_ONCE = 64
-"""Rows per block: enough to make good use of the matrices, which are larger than the cache."""
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 64, 10_000_000
+"""Rows per block, enough to make good use of the matrices, which are larger than the cache; fewer of long spectra (80 MB)."""
 _TRANSFORMS_AT_ONCE = 8
 """Rows per block of Fourier transforms: small enough to stay in the cache."""
 _BRIDGE = 64
@@ -30,10 +31,12 @@ _NARROW_PIXELS = 2.1
 """Where two standard deviations of a profile are fewer pixels, the series is the more exact of the two ways."""
 _FINEST = 8
 """The grid has at most so many times the pixels of the spectrum."""
+_WIDE_GAP = 64
+"""Gaps of more pixels divide a spectrum: a grid over them all would be mostly gap, and too coarse for the pixels."""
 
 
 class BroadeningGrid:
-    """Equal steps in ln λ over a spectrum's range, with the way there and back; :func:`broadening_grid` caches it.
+    """A spectrum's range in windows that wide gaps divide, each convolved by itself; :func:`broadening_grid` caches it.
 
     Parameters
     ----------
@@ -41,15 +44,11 @@ class BroadeningGrid:
     """
 
     def __init__(self, wavelength: FloatArray) -> None:
-        self._position = position = np.log(wavelength)
-        self._first = pieces(wavelength)
-        span = position[-1] - position[0]
-        self.step = max(float(np.diff(position).min()), float(span) / (_FINEST * wavelength.size))
-        """The finest spacing of the spectrum, in ln λ."""
-        self.size = int(np.ceil(span / self.step - 1e-9)) + 1
-        uniform = position[0] + self.step * np.arange(self.size)
-        self._there = interpolation(position, uniform, self._first)
-        self._back = interpolation(uniform, position, np.zeros(1, np.int64))
+        first = pieces(wavelength)
+        wide = np.diff(wavelength)[first[1:] - 1] > _WIDE_GAP * pixel_edges(wavelength).width[first[1:] - 1]
+        bounds = np.concatenate([[0], first[1:][wide], [wavelength.size]])
+        within = [slice(int(low), int(high)) for low, high in pairwise(bounds)]
+        self._windows = [(w, _Window(wavelength[w], pieces_within(first, w))) for w in within if w.stop - w.start > 1]
 
     def convolve(self, flux: FloatArray, width: FloatArray, profile: VelocityProfile) -> FloatArray:
         """Flux convolved with a profile.
@@ -61,20 +60,53 @@ class BroadeningGrid:
 
         Returns
         -------
-        (n, n_pixels). Beyond its ends each spectrum is continued with its last value; nothing is wrapped around.
+        (n, n_pixels). Beyond its ends, and into gaps of more than 64 pixels, each spectrum is continued with its last value;
+        narrower gaps are bridged by straight lines. Nothing is wrapped around. A pixel alone between wide gaps stays as it is.
         """
+        n = width.size if len(flux) == 1 else len(flux)
+        if len(self._windows) == 1 and self._windows[0][0] == slice(0, flux.shape[1]):
+            return self._windows[0][1].convolve(flux, width, profile)
+        out = np.array(np.broadcast_to(flux, (n, flux.shape[1])))
+        for pixels, window in self._windows:
+            out[:, pixels] = window.convolve(flux[:, pixels], width, profile)
+        return out
+
+
+class _Window:
+    """Equal steps in ln λ over a range without wide gaps, with the way there and back.
+
+    Parameters
+    ----------
+    wavelength : (n_pixels,) increasing, Å.
+    first : (n_pieces,) the pixel with which each contiguous piece begins.
+    """
+
+    def __init__(self, wavelength: FloatArray, first: IntArray) -> None:
+        self._position = position = np.log(wavelength)
+        self._first = first
+        span = position[-1] - position[0]
+        self.step = max(float(np.diff(position).min()), float(span) / (_FINEST * wavelength.size))
+        """The finest spacing of the spectrum, in ln λ."""
+        self.size = int(np.ceil(span / self.step - 1e-9)) + 1
+        uniform = position[0] + self.step * np.arange(self.size)
+        self._there = interpolation(position, uniform, self._first)
+        self._back = interpolation(uniform, position, np.zeros(1, np.int64))
+
+    def convolve(self, flux: FloatArray, width: FloatArray, profile: VelocityProfile) -> FloatArray:
+        """As :meth:`BroadeningGrid.convolve`."""
         n = width.size if len(flux) == 1 else len(flux)
         pixels = np.broadcast_to(width / (SPEED_OF_LIGHT_KM_S * self.step), n)
         narrow = 2 * np.sqrt(profile.moment(1)) * pixels < _NARROW_PIXELS
         out = np.empty((n, flux.shape[1]))
         if narrow.any():
             out[narrow] = self._series(flux if len(flux) < n else flux[narrow], pixels[narrow], profile)
+        at_once = max(_TRANSFORMS_AT_ONCE, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // self.size))
         for rows, reach in _groups(pixels, profile.reach, np.flatnonzero(~narrow)):
             padding = _Padding(self.size, reach)
             frequency = np.linspace(0.0, np.pi, padding.total // 2 + 1)  # angular, per pixel; the total is even
             one = tabulated_transform(profile, frequency * pixels[rows[:1], None]) if width.size == 1 else None
             shared = padding.transform(self._there.apply(flux)) if len(flux) < n else None
-            for some in _blocks(rows, _ROWS_AT_ONCE):
+            for some in _blocks(rows, at_once):
                 values = np.empty((some.size, self.size)) if shared is not None else self._there.apply(_rows(flux, some))
                 for part in _blocks(np.arange(some.size), _TRANSFORMS_AT_ONCE):
                     modes = padding.transform(values[part]) if shared is None else shared
@@ -109,6 +141,11 @@ def broadening_grid(wavelength: FloatArray) -> BroadeningGrid:
 def pieces(wavelength: FloatArray) -> IntArray:
     """(n_pieces,) the pixel with which each contiguous piece of a grid begins."""
     return np.append(0, np.flatnonzero(np.diff(pixel_edges(wavelength).bin_of_pixel) > 1) + 1)
+
+
+def pieces_within(first: IntArray, window: slice) -> IntArray:
+    """The beginnings of the contiguous pieces within a window, counted from its first pixel."""
+    return np.append(0, first[(first > window.start) & (first < window.stop)] - window.start)
 
 
 def _groups(pixels: FloatArray, reach: float, rows: IntArray) -> Iterator[tuple[IntArray, int]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_widths, widths_of
+from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_setting, widths_of
 from maury.prepare.config import VarianceRule, config_of
 from maury.prepare.grid import with_meta
 from maury.prepare.profiles import RadialTangentialProfile
@@ -20,7 +19,7 @@ def macroturbulence_flux(wavelength: ArrayLike, flux: ArrayLike, v_macro: ArrayL
 
     Parameters
     ----------
-    wavelength : (n_pixels,) Å, increasing; any spacing.
+    wavelength : (n_pixels,) Å or an astropy Quantity of length, increasing; any spacing.
     flux : (n, n_pixels) or (n_pixels,).
     v_macro : ζ = ζ_R = ζ_T in km/s, the most probable speed: one number, (n,), or (m,) for m versions of one spectrum.
 
@@ -65,8 +64,7 @@ class Macroturbulence:
 
     def __post_init__(self) -> None:
         BroadeningRules(self.min_good, self.edge_tolerance, self.variance).check()
-        if self.v_macro is not None:
-            check_widths("v_macro", np.array(self.v_macro))
+        check_setting("v_macro", self.v_macro)
 
     def __call__(self, spectra: Spectra) -> Spectra:
         v_macro = widths_of(spectra, "v_macro", self.v_macro)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from maury.prepare.degrade import Degrade
 from maury.prepare.gisic import Gisic
 from maury.prepare.macroturbulence import Macroturbulence
 from maury.prepare.masking import FillMasked, Mask, RejectSpikes
+from maury.prepare.measure_rv import MeasureRv
 from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.resample import Resample
 from maury.prepare.rotation import Rotate
@@ -35,6 +37,7 @@ STEPS: dict[str, type[Any]] = {
         ToAir,
         Mask,
         RejectSpikes,
+        MeasureRv,
         Rotate,
         Macroturbulence,
         Degrade,
@@ -109,7 +112,7 @@ class Preparation:
 
     steps: tuple[Step, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the configuration: equal if and only if the steps are."""
         text = json.dumps(canonical(self.to_config()), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -126,13 +129,16 @@ class Preparation:
         Raises
         ------
         RecipeError
-            If a step or key is unknown or a value impossible; the sentence names what is allowed.
+            If a step or key is unknown, a value impossible or a file that a step names unreadable; the sentence says what is
+            expected.
         """
         if not isinstance(config, list) or not all(isinstance(entry, dict) for entry in config):
             raise RecipeError(
                 'expected preparation as a list of tables, each with step = "name", got something else; write [[prepare]]'
             )
-        return cls(tuple(step_from_config(entry, STEPS) for entry in config))
+        # a template's file becomes numbers here, so that what is saved needs no file
+        entries = [MeasureRv.with_file_read(entry) if entry.get("step") == MeasureRv.name else entry for entry in config]
+        return cls(tuple(step_from_config(entry, STEPS) for entry in entries))
 
     def __call__(self, batches: Spectra | Sequence[Spectra]) -> Spectra:
         """Prepare everything, or raise: for training, where a spectrum that cannot be prepared is a mistake.

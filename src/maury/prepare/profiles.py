@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from maury.errors import UsageError
+from maury.prepare.arrays import real_number
 from maury.prepare.grid import FloatArray
 
 _STEP = 0.004
@@ -54,7 +55,7 @@ class RotationProfile:
     reach: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.limb_darkening <= 1:
+        if not 0 <= real_number("limb darkening", self.limb_darkening) <= 1:
             raise UsageError(f"expected limb darkening in [0, 1], got {self.limb_darkening}; 0.6 is usual")
 
     def density(self, x: FloatArray) -> FloatArray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_widths, widths_of
+from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_setting, widths_of
 from maury.prepare.config import VarianceRule, config_of
 from maury.prepare.grid import with_meta
 from maury.prepare.profiles import RotationProfile
@@ -20,7 +19,7 @@ def rotate_flux(wavelength: ArrayLike, flux: ArrayLike, vsini: ArrayLike, limb_d
 
     Parameters
     ----------
-    wavelength : (n_pixels,) Å, increasing; any spacing.
+    wavelength : (n_pixels,) Å or an astropy Quantity of length, increasing; any spacing.
     flux : (n, n_pixels) or (n_pixels,), any unit per Å.
     vsini : km/s, 0 to 1000: one number, or (n,) one per spectrum, or (m,) for m versions of a single spectrum.
     limb_darkening : ε of the linear law.
@@ -82,8 +81,7 @@ class Rotate:
     def __post_init__(self) -> None:
         RotationProfile(self.limb_darkening)
         BroadeningRules(self.min_good, self.edge_tolerance, self.variance).check()
-        if self.vsini is not None:
-            check_widths("vsini", np.array(self.vsini))
+        check_setting("vsini", self.vsini)
 
     def __call__(self, spectra: Spectra) -> Spectra:
         vsini = widths_of(spectra, "vsini", self.vsini)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -63,14 +64,42 @@ class ContinuumRule:
         return RunningMedian(max(3, round(pixels)))(spectra)
 
 
+def read_templates(path: str | Path, medium: Medium | None = None) -> list[Spectra]:
+    """The spectra of a file, one batch per wavelength grid; at rest, unless the file says that they are not.
+
+    Parameters
+    ----------
+    path : a file of any format.
+    medium : "air" or "vacuum" for files that do not say which.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read.
+    """
+    from maury.read import read_file
+
+    # frame="rest" in reading would also overrule a header that says BARYCENT
+    return [
+        batch.with_pixels(frame="rest") if (batch.meta["velocity_frame"] == "unknown").all() else batch
+        for batch in read_file(path, medium=medium)
+    ]
+
+
 def in_medium(spectra: Spectra, medium: Medium) -> Spectra:
     """The same spectra with wavelengths in vacuum or in air."""
     return ToVacuum()(spectra) if medium == "vacuum" else ToAir()(spectra)
 
 
 def rest_range(template: Spectra) -> tuple[float, float]:
-    """First and last wavelength (Å) that any row covers in the rest frame."""
-    factor = _to_rest(template)
+    """First and last wavelength (Å) that any row covers in the rest frame.
+
+    Raises
+    ------
+    UsageError
+        If a row is in the observed frame and its velocity is not known.
+    """
+    factor = to_rest(template)
     return float(template.wavelength[0] * factor.min()), float(template.wavelength[-1] * factor.max())
 
 
@@ -80,7 +109,7 @@ def sampled(template: Spectra, grid: LogGrid) -> tuple[FloatArray, BoolArray]:
     Pixels finer than the nodes are averaged over them (flux-conserving), coarser ones interpolated by cubic splines through the
     good ones. Known are nodes between two good neighbouring pixels.
     """
-    wavelength, factor = np.exp(grid.nodes), _to_rest(template)
+    wavelength, factor = np.exp(grid.nodes), to_rest(template)
     if float(np.median(np.diff(np.log(template.wavelength)))) < _FINER * grid.step:
         out = rebin_rows(template, pixel_edges(wavelength), 1.0 / factor, min_good=0.9, variance="information")
         return out.flux, out.ivar > 0
@@ -102,7 +131,7 @@ def _interpolated(template: Spectra, row: int, at: FloatArray) -> tuple[FloatArr
     return np.where(known, spline(np.where(known, at, x[good][0])), 0.0), known
 
 
-def _to_rest(template: Spectra) -> FloatArray:
+def to_rest(template: Spectra) -> FloatArray:
     """(n_templates,) what wavelengths are multiplied by to reach the rest frame."""
     if template.frame == "rest":
         return np.ones(len(template))

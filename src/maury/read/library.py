@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import ReadError, UsageError
-from maury.read._common import assumed_errors, check_wavelength
+from maury.read._common import assumed_errors, check_wavelength, snr_per_pixel
 from maury.spectra import Medium, Spectra
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def read_library(
     wavelength_unit: str,
     flux: str,
     medium: Medium,
-    snr: float,
+    snr: float | None = None,
+    ivar: str | None = None,
     flux_scale: str | None = None,
     labels: str | None = None,
     label_names: str | tuple[str, ...] | None = None,
@@ -68,6 +69,8 @@ def read_library(
     labels : name of an array (n, K), or of a FITS table; None if each label is an array (n,) of its own.
     label_names : names of the K columns, or the name of the array that holds them; not for a table.
     snr : signal-to-noise per pixel to assume; the error is the smooth flux level over it.
+    ivar : name of the array (n, n_pixels) of inverse variances of the (scaled) flux instead; where it is 0 or no positive number,
+        the pixel is masked. Exactly one of snr and ivar is given.
     resolving_power, fwhm : of the spectra (constant R, or Å); at most one.
     where : name of an array (n,) -> the value it must have; other spectra are left out.
 
@@ -76,10 +79,12 @@ def read_library(
     ReadError
         If the file is none of these, an array is missing or of the wrong shape, or values are not finite.
     UsageError
-        If the unit is no length.
+        If the unit is no length, or both or none of snr and ivar are given.
     """
     from astropy.table import Table
 
+    if (snr is None) == (ivar is None):
+        raise UsageError("expected one of snr and ivar for a library, got both or none; say what the errors of its spectra are")
     file = Path(path)
     arrays = _open(file)
     wave, order = check_wavelength(_angstrom(_named(arrays, wavelength, file), wavelength_unit))
@@ -87,23 +92,40 @@ def read_library(
     if stored.ndim != 2 or stored.shape[1] != wave.size or stored.dtype.kind not in "iuf":
         raise ReadError(f"{file.name}: expected {flux} as numbers (n, {wave.size}), got shape {stored.shape}; check the names")
     values = _scaled(stored, 1.0 if flux_scale is None else _named(arrays, flux_scale, file), file)[:, order]
+    weight = None if ivar is None else _inverse_variance(arrays, ivar, values, file, order)
     table = _labels(arrays, labels, label_names, len(values), file)
     if where:
         kept = _selected(arrays, where, len(values), file)
-        values, table = values[kept], table[kept]
+        values, table, weight = values[kept], table[kept], None if weight is None else weight[kept]
+    error = None if snr is None else np.array([assumed_errors(row, snr) for row in values])
     meta = Table({"file": np.full(len(values), file.name)})
-    meta["format"], meta["instrument"], meta["snr"], meta["rv"] = "library", "synthetic", snr, 0.0
+    meta["format"], meta["instrument"], meta["rv"] = "library", "synthetic", 0.0
+    meta["snr"] = snr if weight is None else snr_per_pixel(values, weight)
     meta["resolving_power"], meta["fwhm"] = resolving_power or np.nan, fwhm or np.nan
     spectra = Spectra.from_arrays(
         wave,
         values,
-        error=np.array([assumed_errors(row, snr) for row in values]),
+        ivar=weight,
+        error=error,
         medium=medium,
         frame="rest",
         ids=[f"{file.stem}#{row}" for row in range(len(values))],
         meta=meta,
     )
     return SyntheticLibrary(spectra, table)
+
+
+def _inverse_variance(
+    arrays: Arrays, name: str, values: NDArray[Any], file: Path, order: NDArray[np.int64] | slice
+) -> NDArray[np.float64]:
+    """(n, n_pixels), 0 where there is no positive number."""
+    stored = np.asarray(_named(arrays, name, file))
+    if stored.shape != values.shape or stored.dtype.kind not in "iuf":
+        raise ReadError(
+            f"{file.name}: expected {name} as numbers of the flux's shape {values.shape}, got {stored.shape}; check its name"
+        )
+    weight = stored[:, order].astype(np.float64)
+    return np.where(np.isfinite(weight) & (weight > 0), weight, 0.0)
 
 
 def _scaled(stored: NDArray[Any], scale: Any, file: Path) -> NDArray[np.float32]:

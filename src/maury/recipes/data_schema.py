@@ -31,6 +31,7 @@ class LibraryRecipe(Strict):
     medium: Literal["air", "vacuum"]
     flux: str
     flux_scale: str | None = None
+    ivar: str | None = Field(default=None, description="instead of assumed_snr; training sets with noise have it")
     labels: str | None = None
     label_names: str | tuple[str, ...] | None = None
     resolving_power: float | None = Field(default=None, gt=0)
@@ -98,9 +99,14 @@ class PartRecipe(Strict):
                 f"expected no {unused[0]} beside the library of part {self.name!r}, got {getattr(self, unused[0])!r}; "
                 "make two parts of them"
             )
-        if self.assumed_snr is None:
+        if self.assumed_snr is not None and self.library.ivar is not None:
             raise RecipeError(
-                f"expected assumed_snr for the library of part {self.name!r}, got none; synthetic spectra have no errors"
+                f"expected one of assumed_snr and library.ivar for part {self.name!r}, got both; keep the one that is meant"
+            )
+        if self.assumed_snr is None and self.library.ivar is None:
+            raise RecipeError(
+                f"expected assumed_snr for the library of part {self.name!r}, got none; synthetic spectra have no errors, unless "
+                "library.ivar names them"
             )
 
     @property

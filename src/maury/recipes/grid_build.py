@@ -17,12 +17,13 @@ from maury.errors import RecipeError
 from maury.files import canonical_json
 from maury.grids.chunks import ChunkFolder, chunk_folder, make_chunks
 from maury.grids.grid import Grid
-from maury.grids.sampling import Sobol, sample
-from maury.grids.training_set import LargeArray, TrainingSet, check_output, write_training_set
+from maury.grids.sampling import Sobol, WithConstants, sample, with_constants
+from maury.grids.training_set import LargeArray, TrainingSet, check_output, check_replaceable, write_training_set
 from maury.labels import KNOWN_LABELS
-from maury.recipes.grid_pipeline import BuildJob
-from maury.recipes.grid_schema import BuildRecipe, NodesRecipe
-from maury.recipes.grid_source import Source, needed_part, open_recipe_grid
+from maury.prepare.broadening import FASTEST_KM_S
+from maury.recipes.grid_pipeline import PATCHED, BuildJob, ChunkMaker
+from maury.recipes.grid_schema import BuildRecipe, InstrumentRecipe, NodesRecipe
+from maury.recipes.grid_source import needed_part, open_recipe_grid
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -33,7 +34,6 @@ _MOST_ROWS = 512
 _DECIDING = ("maury", "numpy", "scipy", "astropy")
 """Packages whose version may change a spectrum; another one of these does not go on with chunks of the first."""
 _PER_SPECTRUM = ("labels", "row", "flag", "snr", "delta_rv")
-_PER_PIXEL: tuple[str, ...] = ("flux", "ivar")
 _PER_LOSS = ("left_out_labels", "left_out_flag", "left_out_reason")
 
 
@@ -48,6 +48,9 @@ class BuildSummary:
     left_out : reason -> how many samples could not be made for it.
     medium : of the wavelengths.
     names : of the labels.
+    has_ivar : whether it holds inverse variances.
+    resolving_power, fwhm : of the spectra, before rotation: of the instrument, or of the grid where the recipe has none; both
+        None for an instrument given as a table.
     """
 
     n_spectra: int
@@ -56,6 +59,9 @@ class BuildSummary:
     left_out: dict[str, int]
     medium: str
     names: tuple[str, ...]
+    has_ivar: bool
+    resolving_power: float | None
+    fwhm: float | None
 
 
 def build_training_set(
@@ -85,18 +91,22 @@ def build_training_set(
         A file is missing or unfit, the recipe does not fit the grid, or the output cannot be written.
     """
     check_output(output)
+    check_replaceable(output)
     root, output = root.resolve(), output.resolve()
     grid = open_recipe_grid(recipe, root)
     names, labels = draw_labels(recipe, grid, root)
     fastest = float(labels[:, names.index("vsini")].max()) if "vsini" in names else 0.0
     grid = needed_part(grid, recipe, fastest)
-    Source(grid, recipe)  # a grid that cannot be interpolated says so before anything is written
+    maker = ChunkMaker(recipe, grid, names)  # a grid that cannot be interpolated says so before anything is written
+    for row in _extremes(recipe, len(labels)):
+        maker(row, labels[row : row + 1])  # likewise a range that the largest velocities leave
     plan = _plan(recipe, grid, names, labels)
     rows = rows_per_chunk or max(1, min(_MOST_ROWS, _BLOCK_BYTES // (8 * grid.n_pixels)))
     report = None if progress is None else partial(progress, "build")
     with chunk_folder(output, plan, labels, rows) as folder:
         make_chunks(folder, BuildJob(recipe, root, names, fastest), processes, report)
-        content, summary = _content(folder, names, plan, None if progress is None else partial(progress, "assemble"))
+        assemble = None if progress is None else partial(progress, "assemble")
+        content, summary = _content(folder, names, plan, recipe.instrument or grid, assemble)
         write_training_set(output, content, folder.path)
         folder.remove()
     return summary
@@ -132,25 +142,46 @@ def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str,
     idle = [name for name in names if name not in (*grid.names, "vsini")]
     if idle:
         raise RecipeError(f"expected labels among {', '.join(grid.names)} and vsini, got {idle[0]}; the grid does not have it")
-    constraint = None if recipe.constraint is None else recipe.constraint.constraint(root)
+    constraint = None if recipe.constraint is None else WithConstants(recipe.constraint.constraint(root), fixed)
     if isinstance(recipe.sample, NodesRecipe):
         values = np.repeat(grid.values, recipe.sample.copies, axis=0)
         if recipe.sample.ranges:
             values = np.column_stack([values, sample(Sobol(recipe.sample.ranges, len(values), recipe.seed))])
         if constraint is not None:
-            values = values[constraint.keeps(names, values)]
+            values = values[constraint.keeps(names[: values.shape[1]], values)]
+            if not len(values):
+                raise RecipeError(f"expected nodes of {grid.name} that the constraint keeps, got none; widen the constraint")
     else:
         values = sample(recipe.sample.sampler(recipe.seed), constraint)
-    constant = np.broadcast_to(np.array(list(fixed.values())), (len(values), len(fixed)))
-    return names, np.ascontiguousarray(np.column_stack([values, constant]))
+    table = with_constants(values, fixed)
+    if "vsini" in names:
+        vsini = table[:, names.index("vsini")]
+        if not 0 <= vsini.min() <= vsini.max() <= FASTEST_KM_S:  # now, and not in the chunk where the first of them is
+            raise RecipeError(
+                f"expected vsini between 0 and {FASTEST_KM_S:g} km/s, got {vsini.min():g} to {vsini.max():g}; correct its values"
+            )
+    return names, np.ascontiguousarray(table)
+
+
+def _extremes(recipe: BuildRecipe, n: int) -> list[int]:
+    """The rows with the largest velocities either way; none without velocity jitter."""
+    if recipe.augment.jitter is None:
+        return []
+    velocity = recipe.augment.jitter.velocities(recipe.seed, np.arange(n))
+    return [int(velocity.argmin()), int(velocity.argmax())]
 
 
 def _plan(recipe: BuildRecipe, grid: Grid, names: tuple[str, ...], labels: FloatArray) -> dict[str, Any]:
     """Everything that decides the bytes of the training set, and nothing else."""
+    described = recipe.model_dump(mode="json")
+    if recipe.grid.file is not None and Path(recipe.grid.file).is_absolute():
+        described["grid"]["file"] = Path(recipe.grid.file).name  # where the grid lies on this machine decides nothing
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": described,
         "preparation": recipe.preparation.fingerprint,
         "grid": grid.fingerprint,
+        "grid_provenance": dict(grid.provenance),
+        "grid_resolution": {"resolving_power": grid.resolving_power, "fwhm": grid.fwhm},
         "seed": recipe.seed,
         "label_names": list(names),
         "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
@@ -162,7 +193,11 @@ def _plan(recipe: BuildRecipe, grid: Grid, names: tuple[str, ...], labels: Float
 
 
 def _content(
-    folder: ChunkFolder, names: tuple[str, ...], plan: dict[str, Any], progress: Callable[[int, int], None] | None
+    folder: ChunkFolder,
+    names: tuple[str, ...],
+    plan: dict[str, Any],
+    resolution: InstrumentRecipe | Grid,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[TrainingSet, BuildSummary]:
     counts = [len(folder.load(number, ("row",))["row"]) for number in range(folder.n_chunks)]
     left_out = [folder.load(number, _PER_LOSS) for number in range(folder.n_chunks)]
@@ -173,7 +208,7 @@ def _content(
         raise RecipeError(
             f"expected spectra for the labels, got none of {folder.n_rows} (the first: {reasons[0]}); move the ranges"
         )
-    first = folder.load(whole[0])
+    first = folder.load(whole[0], ("wavelength", "medium"))
     wavelength, medium = first["wavelength"], str(first["medium"])
     table = [folder.load(number, _PER_SPECTRUM) for number in whole]
     small = {name: np.concatenate([chunk[name] for chunk in table]) for name in _PER_SPECTRUM}
@@ -187,7 +222,9 @@ def _content(
                 progress(done + 1, len(whole))
 
     shape = (sum(counts), wavelength.size)
-    large = {name: LargeArray(shape, "<f4", partial(blocks, name)) for name in _PER_PIXEL if name in first}
+    augment = plan["recipe"]["augment"]
+    has_ivar = augment["snr"] is not None or augment["dropped"] is not None or bool((small["flag"] & PATCHED).any())
+    large = {name: LargeArray(shape, "<f4", partial(blocks, name)) for name in ("flux", "ivar")[: 1 + has_ivar]}
     texts: dict[str, str | list[str]] = {
         "medium": medium,
         "label_names": list(names),
@@ -197,5 +234,6 @@ def _content(
     }
     words, numbers = np.unique(reasons, return_counts=True)
     lost = dict(zip(words.tolist(), numbers.tolist(), strict=True))
-    summary = BuildSummary(*shape, int(np.count_nonzero(small["flag"])), lost, medium, names)
+    n_flagged = int(np.count_nonzero(small["flag"]))
+    summary = BuildSummary(*shape, n_flagged, lost, medium, names, has_ivar, resolution.resolving_power, resolution.fwhm)
     return TrainingSet(large, small, texts, folder.rows_per_chunk), summary

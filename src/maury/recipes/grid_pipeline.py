@@ -187,7 +187,6 @@ class ChunkMaker:
             "flag": flag[made].astype(np.uint32),
             "snr": np.asarray(spectra.meta["snr"], dtype=np.float64),
             "delta_rv": velocity,
+            "ivar": spectra.ivar.astype(np.float32),
         }
-        if self._recipe.augment.snr is not None or self._recipe.augment.dropped is not None:
-            arrays["ivar"] = spectra.ivar.astype(np.float32)
         return arrays | self._left_out(rows, labels, flag, reason, made)

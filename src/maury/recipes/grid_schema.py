@@ -6,12 +6,13 @@ the steps to a normalised spectrum on the instrument's pixels, and what observin
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, field_validator
 
-from maury.errors import MauryError, RecipeError
+from maury.errors import RecipeError
 from maury.grids.augment import Augmentation, ContinuumWiggles, DroppedPixels, VelocityJitter, WhiteNoise
 from maury.grids.constraints import AnalyticDwarfSequence, NearIsochrones
 from maury.grids.isochrones import read_isochrones
@@ -22,7 +23,7 @@ from maury.prepare.instrument import check_profile
 from maury.prepare.lsf import Table, lsf_from
 from maury.prepare.profiles import RotationProfile
 from maury.recipes.data_schema import LibraryRecipe, Strict
-from maury.recipes.toml import first_sentence, read_toml
+from maury.recipes.toml import parse, read_toml
 
 BUILTIN_GRIDS = Path(__file__).with_name("builtin_grids")
 Range = tuple[float, float]
@@ -45,12 +46,31 @@ class LatticeRecipe(Strict):
     kind: Literal["lattice"]
     axes: dict[str, tuple[float, ...] | tuple[tuple[float, float, float], ...]]
 
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _values_or_segments(cls, axes: object) -> object:
+        """One sentence for both forms; pydantic has one for each."""
+        for name, values in axes.items() if isinstance(axes, dict) else ():
+            if not (_are_numbers(values) or (isinstance(values, list | tuple) and all(map(_is_segment, values)))):
+                raise RecipeError(
+                    f"expected sample.axes.{name} as numbers, or as segments [first, last, step], got {values!r}; write one kind"
+                )
+        return axes
+
     def sampler(self, seed: int) -> Sampler:
         axes = {}
         for name, values in self.axes.items():
             segments = [value for value in values if isinstance(value, tuple)]
             axes[name] = steps(segments) if segments else tuple(v for v in values if not isinstance(v, tuple))
         return Lattice(axes)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _is_segment(value: object) -> bool:
+    return _are_numbers(value) and len(value) == 3  # type: ignore[arg-type]
 
 
 class RandomRecipe(Strict):
@@ -88,7 +108,12 @@ class NearIsochronesRecipe(Strict):
     stages: tuple[int, ...] = ()
 
     def constraint(self, root: Path) -> Constraint:
-        files = sorted(root.glob(self.files))
+        try:
+            files = sorted(root.glob(self.files))
+        except (NotImplementedError, ValueError):  # pathlib: an absolute pattern; an empty one
+            raise RecipeError(
+                f"expected constraint.files as a glob below --data, got {self.files!r}; write it relative to that folder"
+            ) from None
         if not files:
             raise RecipeError(f"expected isochrones matching {self.files} in {root}, got no file; check --data and the glob")
         return NearIsochrones(read_isochrones(files), self.teff, self.logg, self.m_h, self.log_age, self.stages)
@@ -186,8 +211,13 @@ class BuildRecipe(Strict):
         """Raise MauryError where parts contradict each other or a value is impossible."""
         if (self.grid.file is None) == (self.grid.library is None):
             raise RecipeError("expected one of file and library in [grid], got both or none; say where the model spectra are")
+        if self.grid.library is not None and self.grid.library.ivar is not None:
+            raise RecipeError("expected model spectra, which have no errors, in [grid.library], got ivar; remove it")
         if not 0 < self.grid.wavelength[0] < self.grid.wavelength[1]:
             raise RecipeError(f"expected grid.wavelength as [start, stop] in Å, got {list(self.grid.wavelength)}; correct it")
+        for name, value in self.grid.fixed.items():
+            if not math.isfinite(value):
+                raise RecipeError(f"expected a number for grid.fixed.{name}, got {value}; correct it")
         unknown = [name for name in (*self.sampled, *self.grid.fixed) if name not in KNOWN_LABELS]
         if unknown:
             raise RecipeError(f"expected labels among {', '.join(KNOWN_LABELS)}, got {unknown[0]!r}; correct the name")
@@ -231,14 +261,7 @@ def parse_build_recipe(content: dict[str, Any], origin: str) -> BuildRecipe:
     RecipeError
         See :func:`load_build_recipe`.
     """
-    try:
-        recipe = BuildRecipe.model_validate(content)
-        recipe.check()
-    except ValidationError as error:
-        raise RecipeError(f"{origin}: {first_sentence(error, _TABLES)}") from None
-    except MauryError as error:
-        raise RecipeError(f"{origin}: {error}") from None
-    return recipe
+    return parse(content, origin, BuildRecipe, BuildRecipe.check, _TABLES)
 
 
 _TABLES: dict[str, type[BaseModel]] = {

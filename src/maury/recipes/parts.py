@@ -88,11 +88,10 @@ def load_part(recipe: Recipe, part: PartRecipe, root: Path, progress: Progress |
 
 
 def _from_library(recipe: Recipe, part: PartRecipe, root: Path) -> _Joined:
-    library, snr = part.library, part.assumed_snr
-    assert library is not None
-    assert snr is not None  # the schema has refused the recipe otherwise
+    library = part.library
+    assert library is not None  # the schema has refused the recipe otherwise
     settings = library.model_dump(exclude={"file"})
-    found = read_library(root / library.file, snr=snr, **settings)
+    found = read_library(root / library.file, snr=part.assumed_snr, **settings)
     table = LabelTable.from_table(found.labels, recipe, part, library.file)
     n = len(found.spectra)
     return _Joined([found.spectra], [str(name) for name in found.spectra.ids], Join.of(np.arange(n), [""] * n, table), table)

@@ -9,15 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from maury.errors import MauryError, RecipeError
 from maury.labels import Label, make_label
 from maury.prepare import Preparation
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
-from maury.recipes.toml import first_sentence, read_toml
+from maury.recipes.toml import parse, read_toml
 from maury.recipes.train_schema import (
     ContinuumRecipe,
     CovarianceRecipe,
@@ -96,6 +95,14 @@ class Recipe(_Strict):
     errors: ErrorsRecipe = ErrorsRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 
+    def check(self) -> None:
+        """Raise MauryError where parts contradict each other or a value is impossible."""
+        for part in self.data.all_parts:
+            self.preparation_of(part)
+            check_labels_of(part, self.labels)
+        self.train.check_method()
+        self.fit.check_labels(self.labels)
+
     @property
     def labels(self) -> tuple[Label, ...]:
         return tuple(item.to_label() for item in self.label)
@@ -134,18 +141,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     RecipeError
         See :func:`load_recipe`.
     """
-    try:
-        recipe = Recipe.model_validate(content)
-        for part in recipe.data.all_parts:
-            recipe.preparation_of(part)
-            check_labels_of(part, recipe.labels)
-        recipe.train.check_method()
-        recipe.fit.check_labels(recipe.labels)
-    except ValidationError as error:
-        raise RecipeError(f"{origin}: {first_sentence(error, _TABLES)}") from None
-    except MauryError as error:
-        raise RecipeError(f"{origin}: {error}") from None
-    return recipe
+    return parse(content, origin, Recipe, Recipe.check, _TABLES)
 
 
 _TABLES: dict[str, type[BaseModel]] = {

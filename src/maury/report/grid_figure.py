@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MOST_PANELS = 12
 _PANELS_PER_ROW = 4
 _SIZE = (3.1, 2.6)  # inches of one panel
+_MOST_TICKS = 5  # intervals: five-digit Teff of neighbouring panels would touch otherwise
+_LARGEST = 22.0  # square points of a marker; those of the legend, whatever the size in the panels
 _LEFTWARD, _DOWNWARD = "teff", "logg"  # as in a Kiel diagram
 
 
@@ -60,6 +62,7 @@ def _panels(grid: Grid, varying: list[int]) -> Figure:
     for one in below:
         one.set_xlabel(axis_name(grid.labels[varying[0]].name, grid.labels[varying[0]].unit))
         one.tick_params(labelbottom=True)
+        one.locator_params(axis="x", nbins=_MOST_TICKS)
     for one in axes[: len(values) : columns]:
         one.set_ylabel(axis_name(grid.labels[varying[1]].name, grid.labels[varying[1]].unit))
     for one in axes[len(values) :]:
@@ -83,7 +86,7 @@ def _share(lattice: Lattice, drawn: list[int], panel: int | None, number: int) -
 def _nodes(axes: Axes, drawn: tuple[FloatArray, FloatArray], share: FloatArray) -> None:
     """Full, partly filled and empty nodes, each with a colour and a shape of its own."""
     x, y = np.meshgrid(*drawn, indexing="ij")
-    size = float(np.clip(1500 / share.size, 5, 22))
+    size = float(np.clip(1500 / share.size, 5, _LARGEST))
     looks: Any = (
         (share == 1, "all there", {"c": BLUE, "marker": "o", "s": size, "linewidths": 0}),
         ((share > 0) & (share < 1), "some there", {"c": ORANGE, "marker": "s", "s": size, "linewidths": 0}),
@@ -124,4 +127,6 @@ def _legend(figure: Figure, panels: NDArray[Any], behind: str) -> None:
     all_there = f"all {behind} there" if behind else "spectrum"
     texts = {"all there": all_there, "some there": f"some {behind} there", "hole": "hole"}
     order = [text for text in texts if text in found]
-    figure.legend([found[text] for text in order], [texts[text] for text in order], loc="outside lower center", ncols=3)
+    scale = math.sqrt(_LARGEST / min(float(found[text].get_sizes()[0]) for text in order))
+    handles, names = [found[text] for text in order], [texts[text] for text in order]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, markerscale=scale)
