@@ -1,5 +1,8 @@
 """Broadening against a direct sum over a grid twenty times finer, of spectra that are known between the pixels.
 
+The reference shares nothing with the package: its profiles are written out here (rotation and macroturbulence as integrals over
+the disk of a star), and the spectrum is evaluated, not interpolated.
+
 The lines are Gaussian in optical depth with σ = 0.07 Å (2.5 km/s: thermal motion and microturbulence of iron in a cool star) on
 pixels of 0.04 Å. What a grid does not hold cannot be convolved: with σ = 1.2 pixels, 8e-4 of a line's height lies beyond the
 Nyquist frequency, with 1.75 it is 3e-7 (and, for a saturated line, some 1e-5).
@@ -15,7 +18,7 @@ from scipy.interpolate import CubicSpline
 
 from maury.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT_KM_S
 from maury.prepare import convolve_instrument, macroturbulence_flux, rotate_flux
-from maury.prepare.profiles import RadialTangentialProfile, RotationProfile, voigt_profile, voigt_widths
+from maury.prepare.profiles import RadialTangentialProfile, RotationProfile
 
 TOLERANCE = 1e-4
 """Of the continuum: what the issue asks."""
@@ -40,6 +43,7 @@ GRIDS = {
     "log": START * np.exp(np.arange(0, np.log(STOP / START), STEP / STOP)),
     "warped": np.arange(START, STOP, STEP) + 0.1 * np.sin(np.arange(START, STOP, STEP)),
     "two steps": np.concatenate([np.arange(START, 8530.0, STEP / 2), np.arange(8530.0, STOP, STEP)]),  # as PHOENIX at 1 µm
+    "rounded": np.round(np.arange(START, STOP, STEP * 1.0007), 2),  # two decimals, as tables print them
 }
 
 

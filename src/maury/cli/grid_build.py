@@ -20,6 +20,12 @@ def build(
     data: Annotated[Path, typer.Option("--data", help="Folder below which the recipe's files lie.")] = Path(),
     grid: Annotated[Path | None, typer.Option("--grid", help="Grid to use instead of the recipe's.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", min=0, show_default=False)] = None,
+    only: Annotated[
+        int | None,
+        typer.Option(
+            "--only", help="So many of the label sets, spread evenly over all: to try a recipe.", min=1, show_default=False
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option("--processes", "-j", help="0: as many as there are cores.", min=0)] = 0,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe, to copy and change; build nothing.")] = False,
 ) -> None:
@@ -44,7 +50,7 @@ def build(
     from maury.grids.chunks import chunk_path
     from maury.recipes.grid_build import build_training_set
 
-    ready = _with_options(load_build_recipe(recipe), grid, seed)
+    ready = _with_options(load_build_recipe(recipe), grid, seed, only)
     try:
         with stage_bars() as report:
             summary = build_training_set(ready, data, output, processes=processes or cores(), progress=report)
@@ -71,7 +77,7 @@ def _list_recipes() -> None:
     output_console().print(table)
 
 
-def _with_options(recipe: BuildRecipe, grid: Path | None, seed: int | None) -> BuildRecipe:
+def _with_options(recipe: BuildRecipe, grid: Path | None, seed: int | None, only: int | None) -> BuildRecipe:
     """The recipe with the command line's changes, checked like a recipe."""
     from maury.recipes.grid_schema import parse_build_recipe
 
@@ -81,6 +87,8 @@ def _with_options(recipe: BuildRecipe, grid: Path | None, seed: int | None) -> B
         content["grid"]["file"] = str(grid.resolve())
     if seed is not None:
         content["seed"] = seed
+    if only is not None:
+        content["only"] = only
     return parse_build_recipe(content, "command line")
 
 

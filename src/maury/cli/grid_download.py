@@ -34,7 +34,11 @@ def download(
     alpha_m: Annotated[tuple[float, float], typer.Option("--alpha", help="[alpha/M], dex: lowest and highest.")] = (0.0, 0.0),
     archive: Annotated[
         str | None,
-        typer.Option("--archive", help="Address of the folder that holds HiResFITS; the public one in Göttingen if not given."),
+        typer.Option(
+            "--archive",
+            envvar="MAURY_PHOENIX_ARCHIVE",
+            help="Address of the folder that holds HiResFITS; the public one in Göttingen if not given.",
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Files to fetch at once.")] = 4,
     keep: Annotated[

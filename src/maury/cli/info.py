@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MODEL_SUFFIX = ".safetensors"
+_LONG = 400  # characters
 
 
 def info(
@@ -132,7 +133,14 @@ def _row(table: Table, *cells: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """One line for a setting: plain words where possible, JSON deeper down."""
+    """One line for a setting: plain words where possible, JSON deeper down; of long lists only the length."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {item if isinstance(item, str) else json_module.dumps(item)}" for key, item in value.items())
-    return value if isinstance(value, str) else json_module.dumps(value)
+        return ", ".join(
+            f"{key} = {_short(item)}" if not isinstance(item, dict) else f"{key} = {_json(item)}" for key, item in value.items()
+        )
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    text = json_module.dumps(value)
+    return text if len(text) <= _LONG or not isinstance(value, list | dict) else f"({len(value)} values)"

@@ -162,7 +162,10 @@ def _write_zarr(output: Path, content: TrainingSet, scratch: Path) -> None:
     squeeze = zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
     for name, large in content.large.items():
         chunks = (min(content.rows_per_block, max(large.shape[0], 1)), large.shape[1])
-        array = group.create_array(name, shape=large.shape, dtype=large.dtype, chunks=chunks, compressors=squeeze)
+        # a chunk that got lost reads as NaN, not as numbers
+        array = group.create_array(
+            name, shape=large.shape, dtype=large.dtype, chunks=chunks, compressors=squeeze, fill_value=np.nan
+        )
         start = 0
         for block in regrouped(large.blocks(), chunks[0]):
             array[start : start + len(block)] = block

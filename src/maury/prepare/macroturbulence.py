@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_setting, widths_of

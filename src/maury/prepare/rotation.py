@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maury.prepare.broadening import BroadeningRules, broaden_flux, broaden_spectra, check_setting, widths_of
@@ -26,8 +28,9 @@ def rotate_flux(wavelength: ArrayLike, flux: ArrayLike, vsini: ArrayLike, limb_d
 
     Returns
     -------
-    (n, n_pixels) float64; (n_pixels,) for one spectrum and a single number. Within λ v sin i / c of the ends (and of gaps) the
-    spectrum is taken to go on with its last value: keep that margin and cut it off. Nothing is wrapped around.
+    (n, n_pixels) float64; (n_pixels,) for one spectrum and a single number. Beyond the ends the spectrum is taken to go on with
+    its last value (so too into gaps of more than 64 pixels; narrower ones are bridged by straight lines): keep a margin of
+    λ v sin i / c and eight pixels, and cut it off. Nothing is wrapped around.
 
     Raises
     ------
@@ -40,7 +43,8 @@ def rotate_flux(wavelength: ArrayLike, flux: ArrayLike, vsini: ArrayLike, limb_d
     eniric's ``rotational_convolution``), which sums the kernel over pixels and divides by its sum. Here the kernel is
     never sampled (see :mod:`maury.prepare.log_grid`), so v sin i below a pixel needs no special case; the profile is taken as
     symmetric in ln λ, which differs from λ by (v/c)²/2, a shift of 0.15 km/s · x² at 300 km/s.
-    Lines must be sampled: with a Gaussian σ of 1.5 pixels or more (FWHM 3.5) the result is exact to 1e-4.
+    Lines must be sampled. The result is exact to 1e-4 of the continuum where a line's σ is at least 1.5 pixels (optical depth 1
+    in its centre), 1.75 (2), 2 (4), 2.5 (10): the edges of saturated lines are steep.
 
     Examples
     --------

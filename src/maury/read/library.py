@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _open(file: Path) -> Arrays:
         with open(file, "rb") as handle:
             is_hdf5 = handle.read(len(_HDF5)) == _HDF5
         return _hdf5_arrays(file) if is_hdf5 else _fits_arrays(file)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning, zipfile.BadZipFile, zlib.error) as error:
         text = " ".join(str(error).split())[:200]
         raise ReadError(
             f"{file.name}: expected a library as .npz (no pickled objects), .zarr, HDF5 or FITS, got: {text}; check the file"

@@ -153,7 +153,7 @@ def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str,
                 raise RecipeError(f"expected nodes of {grid.name} that the constraint keeps, got none; widen the constraint")
     else:
         values = sample(recipe.sample.sampler(recipe.seed), constraint)
-    table = with_constants(values, fixed)
+    table = with_constants(values if recipe.only is None else _spread(values, recipe.only), fixed)
     if "vsini" in names:
         vsini = table[:, names.index("vsini")]
         if not 0 <= vsini.min() <= vsini.max() <= FASTEST_KM_S:  # now, and not in the chunk where the first of them is
@@ -189,6 +189,11 @@ def _plan(recipe: BuildRecipe, grid: Grid, names: tuple[str, ...], labels: Float
     }
 
 
+def _spread(values: FloatArray, n: int) -> FloatArray:
+    """n of the rows, spread evenly over all of them and in their order; all where there are no more."""
+    return values if n >= len(values) else values[np.arange(n) * len(values) // n]
+
+
 # -- from chunks to a training set -------------------------------------------------------------------------------------------
 
 
@@ -196,7 +201,7 @@ def _content(
     folder: ChunkFolder,
     names: tuple[str, ...],
     plan: dict[str, Any],
-    resolution: InstrumentRecipe | Grid,
+    sharpness: InstrumentRecipe | Grid,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TrainingSet, BuildSummary]:
     counts = [len(folder.load(number, ("row",))["row"]) for number in range(folder.n_chunks)]
@@ -235,5 +240,5 @@ def _content(
     words, numbers = np.unique(reasons, return_counts=True)
     lost = dict(zip(words.tolist(), numbers.tolist(), strict=True))
     n_flagged = int(np.count_nonzero(small["flag"]))
-    summary = BuildSummary(*shape, n_flagged, lost, medium, names, has_ivar, resolution.resolving_power, resolution.fwhm)
+    summary = BuildSummary(*shape, n_flagged, lost, medium, names, has_ivar, sharpness.resolving_power, sharpness.fwhm)
     return TrainingSet(large, small, texts, folder.rows_per_chunk), summary

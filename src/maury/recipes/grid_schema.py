@@ -190,6 +190,7 @@ class BuildRecipe(Strict):
     description: str = ""
     source: str = Field(default="", description="paper and section")
     seed: int = Field(default=0, ge=0)
+    only: int | None = Field(default=None, ge=1, description="so many of the label sets, spread evenly over all: to try")
     grid: GridRecipe
     sample: SampleRecipe
     constraint: ConstraintRecipe | None = None
