@@ -1,8 +1,7 @@
-"""Radial velocities and GISIC against their peers, side by side: ``python benchmarks/bench_rv.py``.
+"""Radial velocities against PyAstronomy's, side by side: ``python benchmarks/bench_rv.py``.
 
 One thread, interleaved rounds in one process, medians; agreement is measured in the same run. PyAstronomy is used where it is
-installed (``pip install PyAstronomy --target DIR`` and ``PYTHONPATH=DIR``). The GISIC package does not run with today's numpy and
-pandas: its place is taken by METHODS 0.3's ten steps written down plainly, and its own published time stands beside.
+installed (``pip install PyAstronomy --target DIR`` and ``PYTHONPATH=DIR``).
 """
 
 # ruff: noqa: E402
@@ -17,26 +16,23 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maury.grids import AnalyticSpectra
-from maury.prepare import Gisic
 from maury.prepare.templates import ContinuumRule
 from maury.prepare.velocity import CrossCorrelation, CrossCorrelator
 from maury.spectra import Spectra
 
 ROUNDS = 5
-GISIC_PACKAGE_MS = 219.0  # PEERS.md: per spectrum, measured when the package still ran
 LABELS = ("teff", "logg", "fe_h")
 Row = dict[str, Any]
 
 
 def run() -> list[Row]:
     """Rows of name, peer, ratio, agreement, ours_ms, peer_ms (per spectrum)."""
-    return [*velocities(), gisic()]
+    return velocities()
 
 
 def _row(
@@ -106,31 +102,6 @@ def velocities() -> list[Row]:
             calls = (lambda c=correlator, b=batch: c.measure(b), theirs)
             rows.append(_row(name, "PyAstronomy crosscorrRV", calls, (len(batch), 1), agreement))
     return rows
-
-
-def gisic() -> Row:
-    """64 spectra of 3600 pixels, the package's defaults."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
-    from gisic_plain import normalize
-
-    rng = np.random.default_rng(2)
-    wavelength = np.arange(3800.0, 7400.0, 1.0)
-    labels = rng.uniform([3600, 1, -2], [7000, 5, 0.4], (64, 3))
-    flux = AnalyticSpectra(LABELS).flux(wavelength, labels)
-    spectra = _observed(wavelength, flux + 0.01 * rng.standard_normal(flux.shape))
-    step = Gisic.package_defaults()
-    difference = max(np.abs(step(spectra[[i]]).flux[0] - normalize(wavelength, spectra.flux[i])[0]).max() for i in range(16))
-    row = _row(
-        "GISIC 3600 px, package defaults",
-        "METHODS 0.3, plainly",
-        (lambda: step(spectra), lambda: [normalize(wavelength, f) for f in spectra.flux[:8]]),
-        (len(spectra), 8),
-        f"{difference:.1e}",
-    )
-    row["agreement"] += (
-        f"; the package's {GISIC_PACKAGE_MS:.0f} ms (PEERS.md) are {GISIC_PACKAGE_MS / row['ours_ms']:.0f} times ours"
-    )
-    return row
 
 
 def _observed(wavelength: np.ndarray, flux: np.ndarray, frame: Any = "observed") -> Spectra:

@@ -2,7 +2,7 @@
 
 python examples/gaia_rvs_against_synspec.py data -o gaia_rvs.png
 
-Library -> vacuum, R = 11,500, rotation, Gaia's pixels. Between the library's scattered labels a radial-basis interpolation (scipy,
+Library -> R = 11,500, vacuum, rotation, Gaia's pixels. Between the library's scattered labels a radial-basis interpolation (scipy,
 quintic) serves; its own error is printed, from spectra left out. KOI-1 is shown at labels of the literature with nothing fitted but
 velocity and continuum; HD 176650, for which there are none, at the labels that fit best, with the Ca II cores and without.
 """
@@ -40,7 +40,7 @@ MOST_TEFF = 8000.0
 
 @dataclass(frozen=True)
 class Library:
-    """Spectra at R = 11,500 between Sobol points; call it with labels.
+    """Broadened spectra at Sobol points, and between them.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Library:
     flux: FloatArray
 
     @staticmethod
-    def read(data: Path) -> Library:
+    def read(data: Path, resolving_power: float) -> Library:
         """The library below 8000 K, broadened, in vacuum, in steps of 0.1 Å a little beyond Gaia's range."""
         library = read_library(
             data / "synspec_rvs/spectra.npz",
@@ -71,7 +71,7 @@ class Library:
         labels = np.column_stack([np.asarray(library.labels[name], dtype=np.float64) for name in LABELS])
         cool = labels[:, 0] < MOST_TEFF
         spectra = library.spectra[np.flatnonzero(cool)]
-        for step in (Degrade(resolving_power=11_500), ToVacuum(), Resample(start=8455.0, stop=8705.0, spacing=0.1)):
+        for step in (Degrade(resolving_power=resolving_power), ToVacuum(), Resample(start=8455.0, stop=8705.0, spacing=0.1)):
             spectra = step(spectra)
         return Library(spectra.wavelength, labels[cool], spectra.flux.astype(np.float64))
 
@@ -187,9 +187,9 @@ def drawing(fits: list[Fit]):  # noqa: ANN201 (matplotlib's type, which the styl
     return figure
 
 
-def main(data: Path, output: Path) -> None:
+def main(data: Path, output: Path, resolving_power: float) -> None:
     """Print labels and rms of every fit; draw KOI-1 and HD 176650 without the cores."""
-    library = Library.read(data)
+    library = Library.read(data, resolving_power)
     own = library.own_error()
     print(f"{len(own)} spectra below {MOST_TEFF:.0f} K; interpolation, five-fold: rms {np.median(own):.5f} (median spectrum), ", end="")
     print(f"{np.quantile(own, 0.9):.5f} (worst tenth)")
@@ -213,5 +213,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("gaia_rvs.png"))
+    parser.add_argument("--resolving-power", type=float, default=11_500.0)
     options = parser.parse_args()
-    main(options.data, options.output)
+    main(options.data, options.output, options.resolving_power)

@@ -6,9 +6,9 @@ The map. Data walks down this list, and a room imports only from rooms above it 
     ``errors constants flags labels spectra estimates protocols files threads``
 * 1 read          files -> Spectra: a registry and one file per instrument or survey
     ``read``
-* 2 synthesise    spectra that are computed, not observed
+* 2 synthesise    model grids: PHOENIX and any other, download, interpolation, samplers, augmentation, training sets on disk
     ``grids``
-* 3 prepare       Spectra -> Spectra: medium, rest frame, masks, resolution, grid, continuum; ``Preparation`` = steps
+* 3 prepare       Spectra -> Spectra: medium, rest frame, masks, broadening, grid, continuum, velocity; ``Preparation`` = steps
     ``prepare``
 * 4 learn         torch modules; splits, the training loop and its checkpoints; labels -> flux (The Cannon, The Payne, covariance)
     ``networks train emulate``

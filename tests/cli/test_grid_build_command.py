@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from build_sample import alive, driver, until, write_library
@@ -176,3 +177,11 @@ def test_ctrl_c_ends_quietly_and_keeps_finished_chunks(root: Path, tmp_path: Pat
     assert any(chunks.glob("[0-9]*.npz"))
     assert not any(chunks.glob(".*"))  # no half-written files
     assert not output.exists()
+
+
+def test_only_takes_label_sets_evenly_from_all(root: Path, tmp_path: Path) -> None:
+    run(root / "small.toml", "--data", root, "-o", tmp_path / "all.npz")
+    run(root / "small.toml", "--data", root, "-o", tmp_path / "some.npz", "--only", "6")
+    with np.load(tmp_path / "all.npz") as whole, np.load(tmp_path / "some.npz") as some:
+        np.testing.assert_array_equal(some["labels"], whole["labels"][::4])  # 24 nodes
+        np.testing.assert_array_equal(some["flux"], whole["flux"][::4])

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from maury.flags import RESULT_FLAG_MEANING
 from maury.prepare import STEPS
 from maury.read import FORMATS
-from maury.recipes import schema
+from maury.recipes import grid_schema, schema
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 
@@ -25,6 +25,14 @@ def test_every_key_of_a_recipe_is_explained() -> None:
     sections = {"data", "label", "prepare", "train", "fit", "quality", "errors", "validation", "covariance", "regions"}
     sections |= {"continuum", "prior", "payne", "velocity", "photometry"}
     assert keys - sections - words("recipes.md") == set()
+
+
+def test_every_key_of_a_build_recipe_is_explained() -> None:
+    models = [m for m in vars(grid_schema).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    own = [m for m in models if m.__module__ == grid_schema.__name__]
+    keys = {name for model in own for name in model.model_fields}
+    sections = {"grid", "library", "sample", "constraint", "rotation", "instrument", "prepare", "augment"}
+    assert keys - sections - words("grids.md") == set()
 
 
 def test_steps_of_the_page_are_those_there_are() -> None:

@@ -5,6 +5,7 @@ Their accuracy is measured in tests/recovery/test_kernels.py.
 
 from __future__ import annotations
 
+import astropy.units as u
 import numpy as np
 import pytest
 
@@ -180,6 +181,27 @@ def test_shapes_and_the_caller_s_arrays():
     np.testing.assert_array_equal(rotate_flux(WAVELENGTH, flux, 0.0), flux)
 
 
+def test_quantities_are_converted():
+    flux = _line()
+    nm = WAVELENGTH / 10 * u.nm
+    np.testing.assert_allclose(rotate_flux(nm, flux, 5000 * u.m / u.s), rotate_flux(WAVELENGTH, flux, 5.0), atol=1e-12)
+    got = convolve_instrument(nm, flux, fwhm=0.1 * u.nm)
+    np.testing.assert_allclose(got, convolve_instrument(WAVELENGTH, flux, fwhm=1.0), atol=1e-12)
+
+
+def test_a_pixel_alone_between_wide_gaps_stays():
+    grid = np.concatenate([WAVELENGTH[:100], [9000.0], WAVELENGTH[:100] + 1000])
+    flux = np.random.default_rng(5).normal(size=(2, grid.size))
+    np.testing.assert_array_equal(rotate_flux(grid, flux, [10.0, 300.0])[:, 100], flux[:, 100])
+    np.testing.assert_array_equal(rotate_flux(grid, flux[0], [10.0, 300.0])[:, 100], flux[0, 100])
+
+
+def test_a_voigt_profile_without_width_changes_nothing():
+    flux = _line()
+    for fwhm in (1e-12, 1e-6, 9e-5):  # to 1e-3 pixel
+        np.testing.assert_array_equal(convolve_instrument(WAVELENGTH, flux, fwhm=fwhm, profile="voigt"), flux)
+
+
 def test_grids_that_are_hard():
     """Two pixels, interleaved orders, and repeated near-coincident pixels: no swinging, constants constant."""
     for grid in (
@@ -203,6 +225,23 @@ def test_grids_that_are_hard():
         (lambda: rotate_flux(WAVELENGTH, np.ones(7), 1.0), r"expected flux of shape \(n, 600\)"),
         (lambda: rotate_flux(WAVELENGTH, np.full(600, np.nan), 1.0), "expected finite flux"),
         (lambda: rotate_flux(WAVELENGTH[::-1], _line(), 1.0), "increasing positive wavelengths"),
+        (lambda: rotate_flux(WAVELENGTH, ["a"] * 600, 1.0), "expected flux as real numbers, got str32 values"),
+        (lambda: rotate_flux(WAVELENGTH, _line() + 1j, 1.0), "expected flux as real numbers, got complex128 values"),
+        (lambda: rotate_flux(WAVELENGTH, [[1.0], [1.0, 2.0]], 1.0), "expected flux as real numbers, got others"),
+        (
+            lambda: rotate_flux(WAVELENGTH, np.ma.masked_less(_line(), 0.9), 1.0),
+            "expected flux without masked values, got 5 masked",
+        ),
+        (lambda: rotate_flux(WAVELENGTH, _line(), 5 * u.AA), "expected vsini as real numbers in km/s, got others"),
+        (lambda: rotate_flux(WAVELENGTH, _line(), None), "expected vsini as real numbers in km/s, got object values"),
+        (lambda: rotate_flux(WAVELENGTH, _line(), 1.0, "linear"), "expected limb darkening as real numbers"),
+        (lambda: Rotate(vsini=[1.0, 2.0]), r"expected vsini as one number, got shape \(2,\)"),
+        (lambda: Rotate(vsini=1 * u.km / u.s), "expected vsini of a step as a plain number in km/s, got 1.0 km / s"),
+        (lambda: Rotate(min_good="half"), "expected min_good as real numbers"),
+        (lambda: Rotate()(_spectra(_line(), vsini=["fast"])), "expected vsini as numbers in km/s in the meta column, got others"),
+        (lambda: convolve_instrument(WAVELENGTH, _line(), fwhm="1"), "expected target FWHM as real numbers"),
+        (lambda: convolve_instrument(WAVELENGTH, _line(), resolving_power=[1, 2]), "target resolving power as one number"),
+        (lambda: Degrade(fwhm=1.0, native={"x": 3}), "expected native x as a table"),
         (lambda: rotate_flux(WAVELENGTH, _line(), 1.0, 1.5), r"limb darkening in \[0, 1\], got 1.5"),
         (lambda: macroturbulence_flux(WAVELENGTH, _line(), 2000.0), "expected v_macro between 0 and 1000"),
         (lambda: Rotate(vsini=-3.0), "expected vsini between 0 and 1000"),

@@ -132,6 +132,31 @@ def test_the_marginal_variance_is_that_of_a_pixel():
         assert 0.98 < ((out.flux - 1)[out.ivar > 0] ** 2 * out.ivar[out.ivar > 0]).mean() < 1.02
 
 
+def test_negative_weights_of_narrow_kernels_do_not_make_variances_negative():
+    """Beside one pixel with a variance 1e7 times the others' (it crashed); constant variances stay as they are."""
+    wavelength = np.arange(5000.0, 5300.0)
+    ivar = np.full(300, 1e4)
+    narrow = Degrade(fwhm=2.6, native_fwhm=2.5)
+    np.testing.assert_allclose(narrow(_spectra(wavelength, np.ones(300), ivar)).ivar[0, 5:-5], 1e4, rtol=1e-12)
+    ivar[150] = 1e-3
+    out = narrow(_spectra(wavelength, np.ones(300), ivar)).ivar[0]
+    assert (out[5:-5] > 0).all()
+    assert (out <= 1e4 * (1 + 1e-12)).all()
+    np.testing.assert_allclose(out[150], 1e-3, rtol=0.5)
+
+
+def test_narrow_kernels_do_not_reach_over_a_gap():
+    """What stands beyond the gap has no influence, and noise beside it is not amplified."""
+    wavelength = np.concatenate([np.arange(5000.0, 5100.0), np.arange(5103.0, 5200.0)])
+    noise = np.random.default_rng(6).normal(size=(400, wavelength.size))
+    step = Degrade(fwhm=3.0, native_fwhm=2.5, edge_tolerance=0.3)  # σ of 0.70 pixel
+    out = step(_spectra(wavelength, noise))
+    used = out.ivar[0] > 0
+    assert out.flux.std(axis=0)[used].max() < 1.1
+    other = step(_spectra(wavelength, np.where(wavelength > 5101, 1e3, noise)))
+    np.testing.assert_array_equal(other.flux[:, :100], out.flux[:, :100])
+
+
 def test_the_native_resolution_is_found():
     wavelength = np.arange(5000.0, 5200.0)
     flux = np.tile(_truth(wavelength, 2.5 / FWHM_PER_SIGMA), (3, 1))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gisic_plain import normalize
+from scipy.ndimage import gaussian_filter1d
 
 from maury.errors import UsageError
 from maury.grids import AnalyticSpectra
 from maury.prepare import Gisic
-from maury.prepare.gisic import bulges, second_derivative
+from maury.prepare.gisic import _ends, bulges, second_derivative
 from maury.spectra import Spectra
 
 WAVELENGTH = np.arange(3800.0, 7400.0, 1.0)
@@ -36,21 +39,35 @@ class TestPublished:
         for row, flux in enumerate(batch.flux):
             expected, continuum = normalize(WAVELENGTH, flux, version=version)
             # on counts FITPACK's two entries stop at different knots, both with residuals of 5 counts squared
-            tolerance = 4e-3 if (version, scale) == ("2.0.5", 1e5) else 1e-9  # else rounding only
+            tolerance = 4e-3 if (version, scale) == ("2.0.5", 1e5) else 1e-12  # else rounding only
             np.testing.assert_allclose(step.continuum(batch)[row], continuum, rtol=tolerance)
             np.testing.assert_allclose(out.flux[row], expected, rtol=tolerance)
+
+    @pytest.mark.parametrize("version", ["2.0.5", "1.4"])
+    def test_windows_of_narrow_pixels_too(self, version: str) -> None:
+        """Pixels of 0.01 Å: stretches of up to 3001 pixels, a way of their own (stretches.py)."""
+        wavelength = 8797.015 + 0.01 * np.arange(4096.0)
+        rng = np.random.default_rng(7)
+        flux = np.ones((3, wavelength.size))
+        for centre, sigma, depth in rng.uniform([8797, 0.05, 0.02], [8838, 0.2, 0.5], (100, 3)):
+            flux -= rng.uniform(0.2, 0.5, (3, 1)) * depth * np.exp(-0.5 * ((wavelength - centre) / sigma) ** 2)
+        package = Gisic.package_defaults(version)  # type: ignore[arg-type]
+        for step, s in ((package, None), (replace(package, smoothing=0.0), 0.0)):
+            continua = step.continuum(spectra(flux, wavelength=wavelength))
+            for found, own in zip(continua, flux, strict=True):
+                np.testing.assert_allclose(found, normalize(wavelength, own, version=version, s=s)[1], rtol=1e-12)
 
     def test_our_defaults_interpolate_the_flux_over_its_median(self) -> None:
         batch = spectra(noisy(1e-15))
         for row, flux in enumerate(batch.flux):
             level = np.median(flux)
             _, continuum = normalize(WAVELENGTH, flux / level, s=0.0)
-            np.testing.assert_allclose(Gisic().continuum(batch)[row], level * continuum, rtol=1e-9)
+            np.testing.assert_allclose(Gisic().continuum(batch)[row], level * continuum, rtol=1e-12)
 
     def test_without_boost(self) -> None:
         batch = spectra(noisy())
         step = Gisic(boost=False, smoothing=5.0, scaled=False)
-        np.testing.assert_allclose(step.continuum(batch)[1], normalize(WAVELENGTH, batch.flux[1], boost=False)[1], rtol=1e-9)
+        np.testing.assert_allclose(step.continuum(batch)[1], normalize(WAVELENGTH, batch.flux[1], boost=False)[1], rtol=1e-12)
 
     def test_the_flux_unit_does_not_matter_unless_it_is_the_package(self) -> None:
         # pitfall e: s = 5 constrains nothing on flux of order one
@@ -85,23 +102,35 @@ class TestContinuum:
 
 class TestPitfalls:
     def test_no_bulge_gives_the_line_between_the_ends(self) -> None:  # d
-        flux = (1.0 + 1e-4 * (WAVELENGTH - 5600) + 1e-8 * (WAVELENGTH - 5600) ** 2)[None]
-        curvature = second_derivative(flux, np.ones(flux.shape, bool), 1e-3)
-        assert bulges(np.abs(curvature))[0].size == 0
-        step = Gisic(sigma=1e-3, boost=False, bands=((3000.0, 8000.0),))  # nothing but the ends is left in any case
-        continuum = step.continuum(spectra(flux))[0]
-        np.testing.assert_allclose(np.diff(continuum), np.diff(continuum)[0], rtol=1e-6)
+        flux = (1.0 + 1e-4 * (WAVELENGTH - 5600) + 1e-7 * (WAVELENGTH - 5600) ** 2)[None]  # curved downwards nowhere
+        assert bulges(second_derivative(flux, np.ones(flux.shape, bool), 30.0))[0].size == 0
+        continuum = Gisic(boost=False).continuum(spectra(flux))[0]
+        np.testing.assert_allclose(continuum, np.linspace(continuum[0], continuum[-1], continuum.size), rtol=1e-12)
+        high = [np.percentile(end, [70, 98]) for end in (flux[0, :30], flux[0, -30:])]
+        for value, (low, top) in zip((continuum[0], continuum[-1]), high, strict=True):
+            assert low <= value <= top
 
     def test_equal_scatter_everywhere_does_not_divide_by_zero(self) -> None:  # b
         continuum = Gisic().continuum(spectra(np.full((1, WAVELENGTH.size), 3.0)))
         np.testing.assert_allclose(continuum, 3.0, rtol=1e-12)
 
     def test_points_at_one_wavelength_are_merged(self) -> None:  # c
-        # two good pixels in all: both ends hold the same stretch, at most two places are left
-        ivar = np.zeros((1, WAVELENGTH.size))
-        ivar[0, [100, 101]] = 1.0
-        continuum = Gisic().continuum(spectra(noisy()[:1], ivar))
-        assert np.isfinite(continuum).all()
+        # 10 Å of spectrum: every stretch holds all of it, so that the bulges are one point, and with the ends a parabola
+        wavelength = 8800.0 + 0.01 * np.arange(1001)
+        flux = 1 - 0.3 * np.sin(np.arange(1001) / 40.0)[None] ** 2
+        assert bulges(second_derivative(flux, np.ones(flux.shape, bool), 30.0))[0].size > 2
+        step = Gisic(boost=False)
+        continuum = step.continuum(spectra(flux, wavelength=wavelength))[0]
+        points = [flux[0, :30], flux[0], flux[0, -30:]]
+        limits = [np.percentile(values, [70, 98]) for values in points]
+        tops = [np.median(v[(v >= low) & (v <= high)]) for v, (low, high) in zip(points, limits, strict=True)]
+        parabola = np.polynomial.Polynomial.fit(wavelength[[0, 500, 1000]], tops, 2)
+        np.testing.assert_allclose(continuum, parabola(wavelength), rtol=1e-12)
+
+    def test_one_good_pixel_is_its_own_continuum(self) -> None:
+        flux, ivar = noisy()[:1], np.zeros((1, WAVELENGTH.size))
+        ivar[0, 100] = 1.0
+        np.testing.assert_array_equal(Gisic().continuum(spectra(flux, ivar))[0], flux[0, 100])
 
     def test_a_narrow_window(self) -> None:  # f: ±15 Å cover it nearly whole
         wavelength = np.arange(8800.0, 8835.0, 0.01)
@@ -121,6 +150,8 @@ class TestPitfalls:
         garbage = np.where(ivar > 0, flux, 1e9)
         whole, holed = Gisic().continuum(spectra(flux)), Gisic().continuum(spectra(garbage, ivar))
         np.testing.assert_allclose(holed, whole, rtol=0.03)  # a stretch of 31 pixels lost a third of them
+        other = Gisic().continuum(spectra(np.where(ivar > 0, flux, -7.0), ivar))
+        np.testing.assert_array_equal(holed, other)
 
 
 def test_bulges_are_the_lowest_points_of_inner_runs_only() -> None:
@@ -129,12 +160,30 @@ def test_bulges_are_the_lowest_points_of_inner_runs_only() -> None:
     assert list(zip(row.tolist(), pixel.tolist(), strict=True)) == [(0, 3), (0, 6), (1, 1), (1, 7)]
 
 
+@pytest.mark.parametrize(("n_pixels", "sigma"), [(3600, 30.0), (4099, 8.0), (101, 30.0), (2, 3.0), (50, 1e-3)])
+def test_the_cosine_transform_smooths_as_scipys_filter(n_pixels: int, sigma: float) -> None:
+    flux = 1 + np.random.default_rng(1).normal(size=(3, n_pixels))
+    expected = np.gradient(np.gradient(gaussian_filter1d(flux, sigma, axis=1), axis=1), axis=1)
+    np.testing.assert_allclose(second_derivative(flux, np.ones(flux.shape, bool), sigma), expected, rtol=0, atol=5e-15)
+
+
+def test_ends_are_the_outermost_good_pixels() -> None:
+    good = np.ones((3, 100), bool)
+    good[1, [0, 1, 5, 98]] = False
+    good[2] = False
+    good[2, [7, 50]] = True
+    first, last = _ends(good)
+    assert first.tolist() == [[0, 30], [2, 33], [7, 51]]
+    assert last.tolist() == [[70, 100], [69, 100], [7, 51]]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"sigma": 0.0}, "positive sigma"),
         ({"half_width": float("nan")}, "half_width"),
         ({"degree": 6}, "degree 1 to 5"),
+        ({"degree": 2.5}, "degree 1 to 5"),
         ({"smoothing": -1.0}, "smoothing >= 0"),
         ({"flux_min": 98.0}, "flux_min as a percentile"),
         ({"scatter": "wide"}, "relative, absolute"),

@@ -151,7 +151,8 @@ class Gisic:
         )
         row, at = row[free], at[free]
         first, last = _ends(good)
-        low, high = _around(wavelength, at, self.half_width)
+        low = np.searchsorted(wavelength, at - self.half_width)
+        high = np.searchsorted(wavelength, at + self.half_width, side="right")
         n = np.arange(len(flux))
         stretches = Stretches(
             np.concatenate([row, n, n]),
@@ -267,18 +268,6 @@ def bulges(curvature: FloatArray) -> tuple[IntArray, IntArray]:
     order = np.lexsort((curvature.ravel()[candidate], run))  # stable: the first of equals stays first
     least = candidate[order][np.flatnonzero(np.diff(run[order], prepend=-1))]
     return least // n, least % n
-
-
-def _around(wavelength: FloatArray, at: FloatArray, half_width: float) -> tuple[IntArray, IntArray]:
-    """Pixels low:high with |λ - at| <= half_width, even where rounding decides."""
-    low, high = np.searchsorted(wavelength, at - half_width), np.searchsorted(wavelength, at + half_width, side="right")
-    last = wavelength.size - 1
-
-    def inside(pixel: IntArray) -> IntArray:
-        return np.where((pixel >= 0) & (pixel <= last), np.abs(wavelength[np.clip(pixel, 0, last)] - at) <= half_width, 0)
-
-    low, high = low - inside(low - 1), high + inside(high)
-    return low + 1 - inside(low), high - 1 + inside(high - 1)
 
 
 def _ends(good: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:

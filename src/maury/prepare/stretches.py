@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from maury.prepare.grid import FloatArray, IntArray
 
+_SHORT = 2
+"""Stretches with fewer pixels in all than this many times the spectra's are sorted one by one: that is then faster."""
+
 
 class Stretches(NamedTuple):
     """Pixels low:high of spectrum ``row``, one entry per stretch."""
@@ -59,33 +62,36 @@ def statistics(
     position = 0.5 * wavelength[np.where(known, centre, 0)].sum(axis=0)
     values = np.where(good, flux, np.inf)
     length = int((high - low).max(initial=0))
-    ordered = _Sorted(values, stretches, length) if row.size * length <= 2 * values.size else _Ranked(values, stretches)
+    short = row.size * length <= _SHORT * values.size
+    ordered = _Sorted(_gathered(values, stretches, length)) if short else _Ranked(values, stretches)
     with np.errstate(invalid="ignore"):  # differences of infinities, in stretches without a good pixel
         middle, top = _between(ordered, last, percentiles)
         median = _median(ordered, np.zeros_like(n), last + 1)
         scatter = ordered.deviation(median, last + 1)
-    return Statistics(*(np.where(known, found, 0.0) for found in (position, middle, top, median, scatter)), n)
+    position, middle, top, median, scatter = (np.where(known, v, 0.0) for v in (position, middle, top, median, scatter))
+    return Statistics(position, middle, top, median, scatter, n)
+
+
+def _gathered(values: FloatArray, stretches: Stretches, length: int) -> FloatArray:
+    """(n_stretches, length) the values of each stretch, and infinities."""
+    row, low, high = (a[:, None] for a in stretches)
+    pixel = low + np.arange(length)
+    return np.where(pixel < high, values[row, np.minimum(pixel, values.shape[1] - 1)], np.inf)
 
 
 class _Sorted:
-    """Each stretch sorted by itself, in one padded array."""
+    """Each stretch sorted by itself: a row of an array, filled up with infinities."""
 
-    def __init__(self, values: FloatArray, stretches: Stretches, length: int) -> None:
-        row, low, high = (a[:, None] for a in stretches)
-        pixel = low + np.arange(length)
-        self.values = np.where(pixel < high, values[row, np.minimum(pixel, values.shape[1] - 1)], np.inf)
-        self.values.sort(axis=1)
+    def __init__(self, values: FloatArray) -> None:
+        self._values = np.sort(values, axis=1)
 
     def at(self, k: IntArray) -> FloatArray:
         """(n_stretches, m) the k-th smallest (from 0) values of each stretch."""
-        return np.take_along_axis(self.values, k, axis=1)
+        return np.take_along_axis(self._values, k, axis=1)
 
     def deviation(self, median: FloatArray, n: IntArray) -> FloatArray:
         """(n_stretches,) median absolute deviation of the n values of each."""
-        deviations = _Sorted.__new__(_Sorted)
-        deviations.values = np.abs(self.values - median[:, None])
-        deviations.values.sort(axis=1)
-        return _median(deviations, np.zeros_like(n), n)
+        return _median(_Sorted(np.abs(self._values - median[:, None])), np.zeros_like(n), n)
 
 
 class _Ranked:
