@@ -44,7 +44,7 @@ GRIDS = {
     "log": START * np.exp(np.arange(0, np.log(STOP / START), STEP / STOP)),
     "warped": np.arange(START, STOP, STEP) + 0.1 * np.sin(np.arange(START, STOP, STEP)),
     "two steps": np.concatenate([np.arange(START, 8530.0, STEP / 2), np.arange(8530.0, STOP, STEP)]),  # as PHOENIX at 1 µm
-    "rounded": np.round(np.arange(START, STOP, STEP * 1.0007), 2),  # two decimals, as tables print them
+    "rounded": np.round(np.arange(START, STOP, 0.0375), 2),  # steps of 0.03 and 0.04: two decimals, as tables have
 }
 
 

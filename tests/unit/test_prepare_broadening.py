@@ -230,7 +230,7 @@ def test_grids_that_are_hard():
         (lambda: rotate_flux(WAVELENGTH, [[1.0], [1.0, 2.0]], 1.0), "expected flux as real numbers, got others"),
         (
             lambda: rotate_flux(WAVELENGTH, np.ma.masked_less(_line(), 0.9), 1.0),
-            "expected flux without masked values, got 5 masked",
+            "expected flux without masked values, got 11 masked",
         ),
         (lambda: rotate_flux(WAVELENGTH, _line(), 5 * u.AA), "expected vsini as real numbers in km/s, got others"),
         (lambda: rotate_flux(WAVELENGTH, _line(), None), "expected vsini as real numbers in km/s, got object values"),

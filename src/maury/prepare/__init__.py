@@ -12,7 +12,7 @@ In the order in which they usually stand in a recipe::
     resample             resample.py     rest frame and common grid in one flux-conserving step (arithmetic: rebin.py)
     running_median, gaussian, scale      continuum.py   (running medians: median.py)
     polynomial           polynomial.py   upper envelope
-    gisic                gisic.py        spline through the tops between the lines (Passegger 2020)
+    gisic                gisic.py        spline through the tops between the lines (order statistics: stretches.py)
     reject_slope         slope.py        spectra whose continuum falls steeper than any star's
     crop, noise_floor, measure_snr       signal.py
     fill_masked          masking.py      only to reproduce published codes

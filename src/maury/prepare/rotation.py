@@ -29,7 +29,7 @@ def rotate_flux(wavelength: ArrayLike, flux: ArrayLike, vsini: ArrayLike, limb_d
     -------
     (n, n_pixels) float64; (n_pixels,) for one spectrum and a single number. Beyond the ends the spectrum is taken to go on with
     its last value (so too into gaps of more than 64 pixels; narrower ones are bridged by straight lines): keep a margin of
-    λ v sin i / c and eight pixels, and cut it off. Nothing is wrapped around.
+    λ v sin i / c and four pixels, and cut it off. Nothing is wrapped around.
 
     Raises
     ------
