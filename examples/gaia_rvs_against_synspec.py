@@ -191,7 +191,10 @@ def main(data: Path, output: Path, resolving_power: float) -> None:
     """Print labels and rms of every fit; draw KOI-1 and HD 176650 without the cores."""
     library = Library.read(data, resolving_power)
     own = library.own_error()
-    print(f"{len(own)} spectra below {MOST_TEFF:.0f} K; interpolation, five-fold: rms {np.median(own):.5f} (median spectrum), ", end="")
+    print(
+        f"{len(own)} spectra below {MOST_TEFF:.0f} K; interpolation, five-fold: rms {np.median(own):.5f} (median spectrum), ",
+        end="",
+    )
     print(f"{np.quantile(own, 0.9):.5f} (worst tenth)")
     koi, giant = (read_file(data / f"gaia_rvs/{name}.csv")[0] for name in ("KOI-001", "HD176650"))
     everywhere, outside = np.ones(koi.wavelength.size, dtype=bool), ~cores(koi.wavelength)
@@ -202,7 +205,9 @@ def main(data: Path, output: Path, resolving_power: float) -> None:
     ]
     for fit in fits:
         teff, logg, m_h, v_micro, vsini, velocity = fit.parameters
-        print(f"{fit.name}: {teff:.0f} K, log g {logg:.2f}, [M/H] {m_h:+.2f}, v_micro {v_micro:.2f}, v sin i {vsini:.1f}, ", end="")
+        print(
+            f"{fit.name}: {teff:.0f} K, log g {logg:.2f}, [M/H] {m_h:+.2f}, v_micro {v_micro:.2f}, v sin i {vsini:.1f}, ", end=""
+        )
         print(f"velocity {velocity:+.2f} km/s; rms {fit.rms(everywhere):.4f}, without cores {fit.rms(outside):.4f} ", end="")
         print(f"(errors in the file: {fit.noise(everywhere):.4f} and {fit.noise(outside):.4f})")
     save_figure(drawing([fits[0], fits[2]]), output)

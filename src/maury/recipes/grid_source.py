@@ -25,6 +25,7 @@ OUTSIDE, HOLE = 1 << 0, 1 << 1
 
 _REACH_FWHM = {"gaussian": 3.0, "voigt": 20.0}  # where kernels end (maury.prepare.instrument)
 _EDGE = 1e-6  # Å: wavelengths computed as start + i * step end a rounding short of where they should
+_MORE_PIXELS = 5  # where there are any: rotation is a little wrong (6e-4) on the pixels next to those its profile leaves
 _HELD_BYTES = 200_000_000  # of node spectra that each process may keep
 
 
@@ -84,7 +85,8 @@ def needed_part(grid: Grid, recipe: BuildRecipe, fastest: float) -> Grid:
             f"instrument), got {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å; narrow grid.wavelength or download more"
         )
     start, stop = np.searchsorted(wavelength, [low + _EDGE, high - _EDGE])
-    return grid.crop(float(wavelength[max(int(start) - 1, 0)]), float(wavelength[min(int(stop), wavelength.size - 1)]))
+    begin, end = max(int(start) - _MORE_PIXELS, 0), min(int(stop) + _MORE_PIXELS - 1, wavelength.size - 1)
+    return grid.crop(float(wavelength[begin]), float(wavelength[end]))
 
 
 class Source:
