@@ -2,9 +2,9 @@
 
 python examples/gaia_rvs_against_synspec.py data -o gaia_rvs.png
 
-Library -> R = 11,500, vacuum, rotation, Gaia's pixels. Between the library's scattered labels a radial-basis interpolation (scipy,
-quintic) serves; its own error is printed, from spectra left out. KOI-1 is shown at labels of the literature with nothing fitted but
-velocity and continuum; HD 176650, for which there are none, at the labels that fit best, with the Ca II cores and without.
+Library -> R = 11,500, vacuum, rotation, Gaia's pixels. Between the library's scattered labels a radial-basis interpolation
+(scipy, quintic) serves; its own error is printed, from spectra left out. KOI-1 is shown at labels of the literature with nothing
+fitted but velocity and continuum; HD 176650, for which there are none, at those that fit best, with the Ca II cores and without.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 from scipy.optimize import least_squares
@@ -162,7 +163,7 @@ def cores(wavelength: FloatArray) -> NDArray[np.bool_]:
 
 
 @styled
-def drawing(fits: list[Fit]):  # noqa: ANN201 (matplotlib's type, which the style module keeps lazy)
+def drawing(fits: list[Fit]) -> Figure:
     """Two panels a star: flux with model, and the residual."""
     figure = new_figure(9.0, 2.9 * len(fits))
     axes = figure.subplots(2 * len(fits), 1, sharex=True, height_ratios=[2.2, 1] * len(fits))

@@ -17,8 +17,8 @@ In the order in which they usually stand in a recipe::
     crop, noise_floor, measure_snr       signal.py
     fill_masked          masking.py      only to reproduce published codes
 
-:class:`Preparation` (preparation.py) holds a tuple of them; grid.py, banded.py, interpolation.py are the geometry and algebra below,
-arrays.py what callers may hand in.
+:class:`Preparation` (preparation.py) holds a tuple of them; grid.py, banded.py, interpolation.py are the geometry and algebra
+below, arrays.py what callers may hand in.
 """
 
 from maury.prepare.air import ToAir, ToVacuum, air_to_vacuum, vacuum_to_air
