@@ -255,8 +255,8 @@ class ZarrRows:
             first = int(number) * height
             try:
                 block = np.asarray(self.array[first : first + height, start:stop])
-                if block.size and not block.any() and not (self.path / "flux" / "c" / str(number) / "0").is_file():
-                    raise ValueError("its file is missing")  # zarr itself would give zeros
+                if block.size and not np.nan_to_num(block).any() and not self._has_chunk(int(number)):
+                    raise ValueError("its file is missing")  # zarr itself would give the fill value, NaN or 0
             except _DAMAGE as failure:
                 raise ReadError(
                     f"{self.path.name}: expected whole spectra from {first} on, got a damaged chunk ({one_line(failure)[:120]}); "
@@ -264,3 +264,6 @@ class ZarrRows:
                 ) from None
             out[mine] = block[rows[mine] - first]
         return out[:, :: pixels.step or 1]
+
+    def _has_chunk(self, number: int) -> bool:
+        return (self.path / "flux" / "c" / str(number) / "0").is_file()
