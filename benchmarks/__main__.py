@@ -4,33 +4,29 @@ Ratios are measured side by side in this run; a peer that is not installed is sk
 speed. Another file ``bench_*.py`` with a function ``run`` joins by being there.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
 import importlib
+import os
 import pkgutil
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import benchmarks
+from benchmarks.side_by_side import Row, print_rows
 
 COLD_STARTS = 5
 COLD_START_AIM_MS = 500.0
-PACKAGES = ("maury", "numpy", "scipy", "astropy", "TheCannon", "spectres", "specutils")
+PACKAGES = ("maury", "numpy", "scipy", "astropy", "TheCannon", "spectres", "specutils", "PyAstronomy")
 
 
-def cold_start() -> dict[str, Any]:
+def cold_start() -> Row:
     """``python -m maury --help`` in a new process; the peer is the interpreter that does nothing."""
 
     def median_ms(arguments: list[str]) -> float:
@@ -71,23 +67,17 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores, {load}, {threads} thread; {', '.join(found)}"
 
 
+def rows() -> Iterator[Row]:
+    """Of all files ``bench_*.py``, as they come, and of a cold start."""
+    for module in sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name.startswith("bench_")):
+        yield from importlib.import_module(f"benchmarks.{module}").run()
+    yield cold_start()
+
+
 def main() -> None:
     """Run everything, print one table."""
     print(machine(), flush=True)
-    print(f"{'job':44} {'peer':24} {'ratio':>8} {'(range)':>13} {'ours ms':>9} {'peer ms':>9}  agreement", flush=True)
-    for module in sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name.startswith("bench_")):
-        for row in importlib.import_module(f"benchmarks.{module}").run():
-            _print(row)
-    _print(cold_start())
-
-
-def _print(row: dict[str, Any]) -> None:
-    if row["ratio"] != row["ratio"]:  # NaN: skipped
-        print(f"{row['name']:44} {row['peer']} is not installed: this comparison was skipped.", flush=True)
-        return
-    spread = f"({row['spread'][0]:.0f}-{row['spread'][1]:.0f})" if "spread" in row else ""
-    numbers = f"{row['ratio']:8.1f} {spread:>13} {row['ours_ms']:9.3f} {row['peer_ms']:9.3f}"
-    print(f"{row['name']:44} {row['peer']:24} {numbers}  {row['agreement']}", flush=True)
+    print_rows(rows())
 
 
 if __name__ == "__main__":

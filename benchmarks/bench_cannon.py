@@ -6,13 +6,7 @@ median over rounds is printed with its spread. The peer's functions are called a
 they get, each call gets fresh copies, outside the time. Agreement is measured on the results of the same run.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
 
 import contextlib
 import io

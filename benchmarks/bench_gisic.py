@@ -1,26 +1,18 @@
-"""GISIC against METHODS 0.3's ten steps written down plainly: ``python benchmarks/bench_gisic.py``.
+"""GISIC against METHODS 0.3's ten steps written down plainly: ``python -m benchmarks.bench_gisic``.
 
-The GISIC package does not run with today's numpy and pandas. Its place is taken by ``tests/unit/gisic_plain.py``: numpy and
+The GISIC package does not run with today's numpy and pandas. Its place is taken by ``tests/unit/gisic_plain``: numpy and
 scipy as one would use them, one spectrum at a time. The package's own time, measured when it still ran, stands beside. One
 thread, interleaved rounds, medians; agreement is measured in the same run.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
-import statistics
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.side_by_side import Row, compared, print_rows
 from maury.grids import AnalyticSpectra
 from maury.prepare import Gisic
 from maury.spectra import Spectra
@@ -30,7 +22,7 @@ PACKAGE_MS = 219.0  # PEERS.md: per spectrum, measured when the package still ra
 STAR = AnalyticSpectra(("teff", "logg", "fe_h"))
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> list[Row]:
     """Rows of name, peer, ratio, spread, agreement, ours_ms, peer_ms (per spectrum)."""
     package, interpolating = Gisic.package_defaults(), Gisic()
     many, window = optical(64), narrow_window(32)
@@ -63,40 +55,25 @@ def _spectra(wavelength: np.ndarray, flux: np.ndarray) -> Spectra:
     return Spectra.from_arrays(wavelength, scaled, ivar=np.full(flux.shape, 1e4), medium="vacuum", frame="rest")
 
 
-def _row(name: str, spectra: Spectra, step: Gisic, *, s: float) -> dict[str, Any]:
+def _row(name: str, spectra: Spectra, step: Gisic, *, s: float) -> Row:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
     from gisic_plain import normalize
 
     few = spectra.flux[:8]
-    difference = np.abs(step(spectra).flux[:8] - [normalize(spectra.wavelength, flux, s=s)[0] for flux in few]).max()
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        step(spectra)
-        middle = time.perf_counter()
-        for flux in few:
-            normalize(spectra.wavelength, flux, s=s)
-        ours.append(1e3 * (middle - start) / len(spectra))
-        theirs.append(1e3 * (time.perf_counter() - middle) / len(few))
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    took = statistics.median(ours)
-    return {
-        "name": name,
-        "peer": "METHODS 0.3, plainly",
-        "ratio": statistics.median(ratios),
-        "spread": (min(ratios), max(ratios)),
-        "agreement": f"{difference:.1e}; the package's {PACKAGE_MS:.0f} ms (PEERS.md) are {PACKAGE_MS / took:.0f} times ours",
-        "ours_ms": took,
-        "peer_ms": statistics.median(theirs),
-    }
+
+    def plain() -> list[np.ndarray]:
+        return [normalize(spectra.wavelength, flux, s=s)[0] for flux in few]
+
+    difference = np.abs(step(spectra).flux[:8] - plain()).max()
+    counts = (len(spectra), len(few))
+    row = compared(name, "METHODS 0.3, plainly", lambda: step(spectra), plain, "", counts=counts, rounds=ROUNDS)
+    package = f"{PACKAGE_MS / row['ours_ms']:.0f} times ours"
+    return row | {"agreement": f"{difference:.1e}; the package's {PACKAGE_MS:.0f} ms (PEERS.md) are {package}"}
 
 
 def main() -> None:
     """Print the table."""
-    for r in run():
-        low, high = r["spread"]
-        numbers = f"{r['ratio']:6.1f} ({low:.1f}-{high:.1f}) {r['ours_ms']:9.3f} {r['peer_ms']:9.3f}"
-        print(f"{r['name']:32} {r['peer']:22} {numbers}  {r['agreement']}")
+    print_rows(run())
 
 
 if __name__ == "__main__":

@@ -10,14 +10,9 @@ Agreement is not with that fit, whose model has kinks at every pixel, but with s
 minimises: chi-square of both by one formula (:class:`Smooth`) that shares nothing with :mod:`maury.fit.moving`.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
 import statistics
 import sys
 import time
@@ -30,6 +25,7 @@ from scipy.optimize import curve_fit, least_squares
 
 from benchmarks.payne_cases import APOGEE, MASTAR, Survey, noisy_stars, own_network, published_network
 from benchmarks.payne_training import training
+from benchmarks.side_by_side import Row, row_of
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.emulate.payne import PayneEmulator
 from maury.fit.fitter import ChiSquareFitter
@@ -40,7 +36,6 @@ PEER = "curve_fit per star"
 ROUNDS = 5
 N_STARS = 1000
 CHI2_TOLERANCE = 0.01
-Row = dict[str, Any]
 
 
 def run() -> list[Row]:
@@ -72,7 +67,8 @@ def fitting(name: str, survey: Survey, emulator: PayneEmulator, n_peer: int, n_c
         some = stars[number * n_peer : (number + 1) * n_peer]
         taken, _ = _timed(lambda some=some: peer.fit(some))
         theirs.append(taken / n_peer)
-    return _row(name, PEER, ours, theirs, _agreement(survey, emulator, stars[:n_checked], estimates.values[:n_checked]))
+    told = _agreement(survey, emulator, stars[:n_checked], estimates.values[:n_checked])
+    return row_of(name, PEER, (ours, theirs), told)
 
 
 class PeerFit:
@@ -198,9 +194,8 @@ def generation(survey: Survey, emulator: PayneEmulator) -> Row:
         theirs.append(taken / 100)
     largest = float(np.abs(flux[:100] - single).max())
     verdict = "agreed" if largest < 1e-5 else "NOT AGREED"
-    return _row(
-        "Payne spectra, 4563 px", "one at a time", ours, theirs, f"{verdict}: flux within {largest:.0e} (theirs is float32)"
-    )
+    told = f"{verdict}: flux within {largest:.0e} (theirs is float32)"
+    return row_of("Payne spectra, 4563 px", "one at a time", (ours, theirs), told)
 
 
 # -- common ---------------------------------------------------------------------------------------------------------
@@ -210,19 +205,6 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result
-
-
-def _row(name: str, peer: str, ours: list[float], theirs: list[float], agreement: str) -> Row:
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    return {
-        "name": name,
-        "peer": peer,
-        "ratio": statistics.median(ratios),
-        "spread": (min(ratios), max(ratios)),
-        "agreement": agreement,
-        "ours_ms": 1e3 * statistics.median(ours),
-        "peer_ms": 1e3 * statistics.median(theirs),
-    }
 
 
 def main() -> None:

@@ -1,64 +1,24 @@
-"""Preparation against its peers, side by side: ``python benchmarks/bench_prepare.py``.
+"""Preparation against its peers, side by side: ``python -m benchmarks.bench_prepare``.
 
 One thread, interleaved rounds in one process, medians; agreement is measured in the same run. A ratio is the peer's time
 over ours. Peers that are not installed are skipped, and said so (``pip install spectres TheCannon specutils``).
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
 
 import contextlib
 import io
-import statistics
-import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from benchmarks.side_by_side import Row, compared, print_rows, skipped
 from maury.prepare import Degrade, GaussianContinuum, Resample, RunningMedian
 from maury.spectra import Spectra, empty_meta
-
-ROUNDS = 5
-Row = dict[str, Any]
 
 
 def run() -> list[Row]:
     """Rows of name, peer, ratio, agreement (largest difference of normalised flux), ours_ms, peer_ms (per spectrum)."""
     return [*resampling(), *gaussian_continuum(), *running_median(), *degradation()]
-
-
-def _row(
-    name: str, peer: str, ours: Callable[[], Any], theirs: Callable[[], Any], *, counts: tuple[int, int], agreement: str
-) -> Row:
-    """Time both in turn; ``counts`` is how many spectra each call treats."""
-    times: tuple[list[float], list[float]] = ([], [])
-    ours()  # both are warm: kernels are cached, libraries loaded
-    for _ in range(ROUNDS):
-        for call, taken in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-    ours_ms, peer_ms = (1e3 * statistics.median(t) / n for t, n in zip(times, counts, strict=True))
-    return {
-        "name": name,
-        "peer": peer,
-        "ratio": peer_ms / ours_ms,
-        "agreement": agreement,
-        "ours_ms": ours_ms,
-        "peer_ms": peer_ms,
-    }
-
-
-def _skipped(name: str, peer: str) -> Row:
-    nan = float("nan")
-    return {"name": name, "peer": peer, "ratio": nan, "agreement": "not installed: skipped", "ours_ms": nan, "peer_ms": nan}
 
 
 def _spectra(n: int, wavelength: np.ndarray, *, masked: float = 0.02) -> Spectra:
@@ -86,13 +46,13 @@ def resampling() -> list[Row]:
     try:
         from spectres import spectres
     except ImportError:
-        rows.append(_skipped("resample 4000 to 3000", "spectres"))
+        rows.append(skipped("resample 4000 to 3000", "spectres"))
     else:
         theirs = np.array(spectres(grid, wavelength, alike.flux[0], error))[0]
         difference = f"{np.abs(step(alike[[0]]).flux[0] - theirs).max():.1e}"
         peer = lambda: spectres(grid, wavelength, alike.flux[0], error)  # noqa: E731
         rows.append(
-            _row(
+            compared(
                 "resample 4000 to 3000, own velocities",
                 "spectres",
                 lambda: step(spectra),
@@ -102,11 +62,13 @@ def resampling() -> list[Row]:
             )
         )
         rows.append(
-            _row("resample 4000 to 3000, one frame", "spectres", lambda: step(alike), peer, counts=(n, 1), agreement=difference)
+            compared(
+                "resample 4000 to 3000, one frame", "spectres", lambda: step(alike), peer, counts=(n, 1), agreement=difference
+            )
         )
         one = spectra[[0]]
         rows.append(
-            _row(
+            compared(
                 "resample 4000 to 3000, a single spectrum",
                 "spectres",
                 lambda: step(one),
@@ -126,7 +88,7 @@ def _specutils(step: Resample, spectra: Spectra, alike: Spectra) -> list[Row]:
         from specutils import Spectrum
         from specutils.manipulation import FluxConservingResampler
     except ImportError:
-        return [_skipped(name, "specutils")]
+        return [skipped(name, "specutils")]
     spectrum = Spectrum(
         flux=np.array(alike.flux[0]) * u.Jy,
         spectral_axis=np.array(alike.wavelength) * u.AA,
@@ -135,7 +97,7 @@ def _specutils(step: Resample, spectra: Spectra, alike: Spectra) -> list[Row]:
     grid = step.grid() * u.AA
     difference = np.abs(step(alike[[0]]).flux[0] - FluxConservingResampler()(spectrum, grid).flux.value).max()
     return [
-        _row(
+        compared(
             name,
             "specutils",
             lambda: step(spectra),
@@ -155,7 +117,7 @@ def gaussian_continuum() -> list[Row]:
         with contextlib.redirect_stdout(io.StringIO()):
             from TheCannon.normalization import _find_cont_gaussian_smooth, gaussian_weight_matrix
     except ImportError:
-        return [_skipped(name, "TheCannon")]
+        return [skipped(name, "TheCannon")]
 
     def theirs() -> tuple[np.ndarray, np.ndarray]:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -164,7 +126,7 @@ def gaussian_continuum() -> list[Row]:
         return spectra.flux / continuum, spectra.ivar * continuum**2
 
     difference = np.abs((step(spectra).flux - theirs()[0])[spectra.ivar > 0]).max()
-    return [_row(name, "TheCannon", lambda: step(spectra), theirs, counts=(n, n), agreement=f"{difference:.1e}")]
+    return [compared(name, "TheCannon", lambda: step(spectra), theirs, counts=(n, n), agreement=f"{difference:.1e}")]
 
 
 def running_median() -> list[Row]:
@@ -180,7 +142,7 @@ def running_median() -> list[Row]:
 
     difference = np.nanmax(np.abs(np.where(spectra.ivar[0] > 0, step(spectra).flux[0], np.nan) - theirs()))
     return [
-        _row(
+        compared(
             "running median 4563 px, window 400",
             "numpy",
             lambda: step(spectra),
@@ -203,15 +165,15 @@ def degradation() -> list[Row]:
     out = step(spectra)
     difference = np.abs((out.flux - theirs())[:, 20:-20]).max()  # the ends are mirrored there, given up here
     n = len(spectra)
-    return [_row(name, "scipy gaussian_filter1d", lambda: step(spectra), theirs, counts=(n, n), agreement=f"{difference:.1e}")]
+    return [
+        compared(name, "scipy gaussian_filter1d", lambda: step(spectra), theirs, counts=(n, n), agreement=f"{difference:.1e}")
+    ]
 
 
 def main() -> None:
     """Print the table."""
-    print(f"{'job':44} {'peer':24} {'ratio':>8} {'ours ms':>9} {'peer ms':>9}  largest difference")
-    for r in run():
-        print(f"{r['name']:44} {r['peer']:24} {r['ratio']:8.1f} {r['ours_ms']:9.3f} {r['peer_ms']:9.3f}  {r['agreement']}")
+    print_rows(run())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,33 +1,23 @@
-"""Radial velocities against PyAstronomy's, side by side: ``python benchmarks/bench_rv.py``.
+"""Radial velocities against PyAstronomy's, side by side: ``python -m benchmarks.bench_rv``.
 
 One thread, interleaved rounds in one process, medians; agreement is measured in the same run. PyAstronomy is used where it is
 installed (``pip install PyAstronomy --target DIR`` and ``PYTHONPATH=DIR``).
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.side_by_side import Row, compared, print_rows, skipped
 from maury.grids import AnalyticSpectra
 from maury.prepare.templates import ContinuumRule
 from maury.prepare.velocity import CrossCorrelation, CrossCorrelator
 from maury.spectra import Spectra
 
-ROUNDS = 5
 LABELS = ("teff", "logg", "fe_h")
-Row = dict[str, Any]
 
 
 def run() -> list[Row]:
@@ -35,36 +25,12 @@ def run() -> list[Row]:
     return velocities()
 
 
-def _row(
-    name: str, peer: str, calls: tuple[Callable[[], Any], Callable[[], Any]], counts: tuple[int, int], agreement: str
-) -> Row:
-    """Time both in turn; ``counts`` is how many spectra each call treats. The ratio is the median of the rounds' ratios."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    calls[0]()  # warm: templates are transformed, libraries loaded
-    for _ in range(ROUNDS):
-        for call, times, n in zip(calls, taken, counts, strict=True):
-            start = time.perf_counter()
-            call()
-            times.append(1e3 * (time.perf_counter() - start) / n)
-    ratios = [theirs / ours for ours, theirs in zip(*taken, strict=True)]
-    return {
-        "name": name,
-        "peer": peer,
-        "ratio": statistics.median(ratios),
-        "spread": (min(ratios), max(ratios)),
-        "agreement": agreement,
-        "ours_ms": statistics.median(taken[0]),
-        "peer_ms": statistics.median(taken[1]),
-    }
-
-
 def velocities() -> list[Row]:
     """4000 pixels of LAMOST's kind, -500 to 500 km/s; PyAstronomy in steps of 1 km/s, its peak by a parabola."""
     try:
         from PyAstronomy import pyasl
     except ImportError:
-        nan = float("nan")
-        return [{"name": "velocity", "peer": "PyAstronomy", "ratio": nan, "agreement": "", "ours_ms": nan, "peer_ms": nan}]
+        return [skipped("velocity 4000 px", "PyAstronomy")]
     star, sun = AnalyticSpectra(LABELS), np.array([[5777.0, 4.4, 0.0]])
     wide, wavelength = np.arange(3500.0, 9500.0, 1.0), 10 ** (3.57 + 9e-5 * np.arange(4000))
     n, rng = 256, np.random.default_rng(1)
@@ -92,15 +58,15 @@ def velocities() -> list[Row]:
     rows = []
     for kind, degree, what in (("none", 0, "normalised"), ("running_median", 2, "with continuum")):
         correlator = CrossCorrelator((template,), CrossCorrelation(continuum=ContinuumRule(kind), degree=degree))
-        ours = float(correlator.measure(clean).rv[0])
+        found = float(correlator.measure(clean).rv[0])
         agreement = (
-            f"{ours - theirs_fine:+.3f} km/s; off the truth by {ours - rv[0]:+.4f}, the peer by {theirs_fine - rv[0]:+.3f}"
+            f"{found - theirs_fine:+.3f} km/s; off the truth by {found - rv[0]:+.4f}, the peer by {theirs_fine - rv[0]:+.3f}"
         )
         agreement += f" with a template of 0.1 Å pixels, {theirs_coarse - rv[0]:+.2f} with the timed one of 1 Å"
         for batch in (spectra, spectra[:1]):
             name = f"velocity 4000 px, {what}, {'batch' if len(batch) > 1 else 'single'}"
-            calls = (lambda c=correlator, b=batch: c.measure(b), theirs)
-            rows.append(_row(name, "PyAstronomy crosscorrRV", calls, (len(batch), 1), agreement))
+            ours = lambda c=correlator, b=batch: c.measure(b)  # noqa: E731
+            rows.append(compared(name, "PyAstronomy crosscorrRV", ours, theirs, agreement, counts=(len(batch), 1)))
     return rows
 
 
@@ -110,9 +76,8 @@ def _observed(wavelength: np.ndarray, flux: np.ndarray, frame: Any = "observed")
 
 def main() -> None:
     """Print the table."""
-    for r in run():
-        print(f"{r['name']:52} {r['peer']:24} {r['ratio']:8.1f} {r['ours_ms']:9.3f} {r['peer_ms']:9.3f}  {r['agreement']}")
+    print_rows(run())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

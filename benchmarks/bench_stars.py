@@ -4,14 +4,9 @@ Files in LAMOST's form are simulated (:mod:`maury.demo`), a small Payne is train
 prepared, fitted and written, as ``maury infer`` does, on all cores. The peer is a number: 400 stars a second on an A100 (PyLASP).
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy is imported
-    os.environ.setdefault(_name, "1")
-
 import statistics
 import sys
 import tempfile

@@ -41,15 +41,37 @@ def replacing(path: str | os.PathLike[str], error: type[MauryError], *, overwrit
         raise error(f"expected a new file, got {path}, which exists; choose another name or allow overwriting")
     temporary = target.parent / f".{target.stem[:80]}.{uuid.uuid4().hex[:12]}{target.suffix}"
     try:
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, target)
+        with written(path, error):
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: str | os.PathLike[str], error: type[MauryError] = UsageError) -> Iterator[None]:
+    """Whatever the system refuses inside becomes one sentence: ``path`` cannot be written, and why.
+
+    Raises
+    ------
+    MauryError
+        Of type ``error``, instead of an ``OSError``.
+    """
+    try:
+        yield
     except OSError as failure:
         raise error(
             f"expected to write {path}, got {failure.strerror or failure}; check space and permissions there"
         ) from failure
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def size_text(n_bytes: float) -> str:
+    """``6.2 MB``: three digits and a unit of powers of 1000."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes:.0f} B"
 
 
 def canonical_json(value: object, what: str) -> str:

@@ -206,13 +206,13 @@ def test_provenance_holds_that_of_the_grid_and_nothing_of_the_machine(root: Path
 # -- built-in recipes ---------------------------------------------------------------------------------------------------------
 
 
-def test_builtin_recipes_have_the_papers_numbers() -> None:
-    from maury.grids.sampling import masbuitrago2024_lattice, passegger2020_lattice
-
-    assert set(builtin_grid_recipes()) == {"passegger2020", "masbuitrago2024", "synspec-rvs"}
-    for name, lattice in (("passegger2020", passegger2020_lattice()), ("masbuitrago2024", masbuitrago2024_lattice())):
-        ready = load_build_recipe(name)
-        assert ready.sample.sampler(0) == lattice  # type: ignore[union-attr]
+def test_builtin_recipes_can_be_loaded() -> None:
+    """The papers' numbers of their lattices: tests/unit/test_sampling.py."""
+    assert {load_build_recipe(name).name for name in builtin_grid_recipes()} == {
+        "passegger2020",
+        "masbuitrago2024",
+        "synspec-rvs",
+    }
 
 
 # -- training from it ---------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class TestLattice:
     def test_axes_and_named_holes(self) -> None:
         lattice = make_grid(VALUES[[0, 1, 2, 4, 5]]).lattice
         assert [axis.tolist() for axis in lattice.axes] == [[4000.0, 4100.0, 4200.0], [4.5, 5.0]]
-        assert lattice.hole_names() == ["teff=4100 logg=5"]
+        assert lattice.holes.tolist() == [[4100.0, 5.0]]
         assert lattice.rows.tolist() == [[0, 1], [2, -1], [3, 4]]
 
     def test_order_of_the_spectra_does_not_matter(self) -> None:

@@ -91,7 +91,7 @@ class TestFolder:
     def test_a_missing_file_is_a_hole(self, copy: Path) -> None:
         (copy / NODES[5].path).unlink()
         lattice = open_phoenix(copy).lattice
-        assert lattice.hole_names() == ["teff=4000 logg=5 m_h=-0.5 alpha_m=0.2"]
+        assert lattice.holes.tolist() == [[4000.0, 5.0, -0.5, 0.2]]
 
 
 def read(folder: Path, node: PhoenixNode | None) -> None:

@@ -200,3 +200,12 @@ def test_line_spread_functions():
     wavelength = np.array([4000.0, 5000.0, 6000.0])
     np.testing.assert_array_equal(Lsf(resolving_power=2000.0).fwhm_at(wavelength), [2.0, 2.5, 3.0])
     np.testing.assert_array_equal(lsf_from("x", None, None, [[4500, 1.0], [5500, 3.0]]).fwhm_at(wavelength), [1, 2, 3])
+
+
+def test_text_is_no_native_resolution():
+    """A column of text: entries that are numbers count, others are unknown."""
+    flux = np.ones((2, 200))
+    spectra = _spectra(np.arange(5000.0, 5200.0), flux, fwhm=["2.5", "sharp"])
+    np.testing.assert_allclose(Degrade(fwhm=4.0)(spectra[[0]]).flux[:, 20:-20], 1.0, rtol=1e-13)
+    with pytest.raises(UsageError, match=r"expected the native resolution of 1 .*got none"):
+        Degrade(fwhm=4.0)(spectra)

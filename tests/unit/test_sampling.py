@@ -14,17 +14,23 @@ from maury.grids.sampling import (
     Lattice,
     Sobol,
     Uniform,
-    masbuitrago2024_lattice,
-    passegger2020_lattice,
     sample,
     steps,
 )
+from maury.recipes.grid_schema import load_build_recipe
 
 BOX = {"teff": (3600.0, 15000.0), "logg": (2.0, 5.0), "vsini": (0.0, 300.0)}
 
 
+def lattice_of(recipe: str) -> Lattice:
+    """The sampler of a built-in recipe."""
+    sampler = load_build_recipe(recipe).sample.sampler(0)  # type: ignore[union-attr]
+    assert isinstance(sampler, Lattice)
+    return sampler
+
+
 def test_lattice_of_passegger_has_the_papers_449806_spectra() -> None:
-    lattice = passegger2020_lattice()
+    lattice = lattice_of("passegger2020")
     assert [len(values) for values in lattice.axes.values()] == [89, 14, 19, 19]  # METHODS 1
     assert len(lattice) == 449_806
     values = sample(lattice)
@@ -35,7 +41,7 @@ def test_lattice_of_passegger_has_the_papers_449806_spectra() -> None:
 
 
 def test_box_of_masbuitrago_has_the_values_of_the_released_labels() -> None:
-    lattice = masbuitrago2024_lattice()
+    lattice = lattice_of("masbuitrago2024")
     assert [len(values) for values in lattice.axes.values()] == [87, 7, 17, 13]  # METHODS 2
 
 

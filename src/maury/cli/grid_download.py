@@ -78,6 +78,7 @@ def download(
 
 def _print_plan(console: Console, plan: DownloadPlan, patience: Patience, dry_run: bool) -> None:
     """What will be fetched; a dry run needs no archive that answers."""
+    from maury.files import size_text
     from maury.grids.archive import FetchError
 
     note = ""
@@ -90,7 +91,7 @@ def _print_plan(console: Console, plan: DownloadPlan, patience: Patience, dry_ru
     size = size or (len(plan.nodes) + 2) * _PHOENIX_BYTES
     start, stop = plan.wavelength
     console.print(
-        f"PHOENIX: {len(plan.nodes)} spectra and their wavelengths, {len(plan.nodes) + 1} files, about {_bytes(size)}, from "
+        f"PHOENIX: {len(plan.nodes)} spectra and their wavelengths, {len(plan.nodes) + 1} files, about {size_text(size)}, from "
         f"{plan.archive}{note}",
         markup=False,
         soft_wrap=True,
@@ -99,8 +100,10 @@ def _print_plan(console: Console, plan: DownloadPlan, patience: Patience, dry_ru
 
 
 def _print_result(console: Console, result: DownloadResult, output: Path) -> None:
+    from maury.files import size_text
+
     earlier = f" ({result.n_kept} of them from an earlier run)" if result.n_kept else ""
-    console.print(f"{result.n_spectra} spectra{earlier} in {output}; {_bytes(result.n_bytes)} fetched", markup=False)
+    console.print(f"{result.n_spectra} spectra{earlier} in {output}; {size_text(result.n_bytes)} fetched", markup=False)
     if not result.holes:
         return
     console.print(f"{len(result.holes)} {'hole' if len(result.holes) == 1 else 'holes'}:")
@@ -113,13 +116,6 @@ def _print_result(console: Console, result: DownloadResult, output: Path) -> Non
         console.print(f"{again} of them may be had another time: run the same command again", markup=False)
 
 
-def _bytes(number: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f} B"
-
-
 @contextmanager
 def _bar() -> Iterator[Progress]:
     """A bar of spectra with the bytes so far and their rate; quiet where stderr is no terminal."""
@@ -127,6 +123,8 @@ def _bar() -> Iterator[Progress]:
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from maury.files import size_text
 
     console, start = Console(stderr=True), time.monotonic()
     columns = (
@@ -142,6 +140,6 @@ def _bar() -> Iterator[Progress]:
 
         def report(done: int, total: int, n_bytes: int) -> None:
             rate = n_bytes / max(time.monotonic() - start, 1e-3)
-            bars.update(task, completed=done, total=total, bytes=f"{_bytes(n_bytes)}, {_bytes(rate)}/s")
+            bars.update(task, completed=done, total=total, bytes=f"{size_text(n_bytes)}, {size_text(rate)}/s")
 
         yield report

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from maury import __version__
 from maury.errors import ReadError, UsageError
-from maury.files import one_line
+from maury.files import one_line, written
 
 Count = Callable[[int], None]
 
@@ -336,11 +336,9 @@ def _write_mark(path: Path, headers: Any) -> None:
 def _drop(path: Path, count: Count) -> int:
     """Forget the part at ``path``; 0, the bytes that are left."""
     count(-_size(path))
-    try:
+    with written(path):
         path.unlink(missing_ok=True)
         _mark(path).unlink(missing_ok=True)
-    except OSError as failure:
-        raise _unwritable(path, failure) from failure
     return 0
 
 
@@ -366,15 +364,8 @@ def _reason(failure: object) -> str:
     return "".join(letter for letter in text if letter.isprintable())[:200]
 
 
-def _unwritable(path: Path, failure: OSError) -> UsageError:
-    return UsageError(f"expected to write {path}, got {failure.strerror or failure}; check space and permissions there")
-
-
 @contextmanager
 def _writing(path: Path, mode: str = "ab") -> Iterator[IO[bytes]]:
     """An open file whose ``OSError`` is a sentence."""
-    try:
-        with open(path, mode) as handle:
-            yield handle
-    except OSError as failure:
-        raise _unwritable(path, failure) from failure
+    with written(path), open(path, mode) as handle:
+        yield handle

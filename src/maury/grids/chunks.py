@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import UsageError
-from maury.files import canonical_json, one_line, replacing
+from maury.files import canonical_json, one_line, replacing, written
 from maury.grids.lock import LOCK, alone_in
 
 _CHUNKS, _PLAN = "chunks", "plan.json"
@@ -150,12 +150,8 @@ def chunk_folder(
 
 
 def _make_folder(path: Path) -> None:
-    try:
+    with written(path):
         path.mkdir(exist_ok=True)
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
-        ) from failure
 
 
 def _check_plan(file: Path, plan: Mapping[str, Any]) -> None:

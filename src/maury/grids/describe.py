@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from maury.files import size_text
 from maury.grids.grid import FloatArray, Grid, words
 
 
@@ -20,7 +21,7 @@ def describe_grid(grid: Grid, most_holes: int = 20) -> str:
         ("wavelength", _wavelength(grid)),
         ("resolution", _resolution(grid)),
         ("flux", "over continuum" if grid.is_normalised else grid.flux_unit),
-        ("size", f"{_bytes(grid.rows.n_bytes)}; {_bytes(grid.n_spectra * grid.n_pixels * 4)} of flux in single precision"),
+        ("size", f"{size_text(grid.rows.n_bytes)}; {size_text(grid.n_spectra * grid.n_pixels * 4)} of flux in single precision"),
     ]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join([*(f"{name:{width}}{text}" for name, text in rows), *_holes(grid, most_holes)])
@@ -79,10 +80,3 @@ def _holes(grid: Grid, most: int) -> list[str]:
         lines.append(f"  and {n - most} more; --holes {n} lists them all")
     told = [f"  {file}: {reason}" for file, reason in list(reasons.items())[:most] if reason != "not in the archive"]
     return lines + (["of these, what a new download may bring:", *told] if told else [])
-
-
-def _bytes(number: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f} B"

@@ -114,10 +114,6 @@ class Lattice:
         places = np.argwhere(self.rows < 0)
         return np.column_stack([axis[places[:, k]] for k, axis in enumerate(self.axes)])
 
-    def hole_names(self, most: int | None = None) -> list[str]:
-        """The holes in words: ``teff=2300 logg=4.5 m_h=-0.5``."""
-        return [words(self.names, hole) for hole in self.holes[:most]]
-
     def inside(self, values: FloatArray) -> NDArray[np.bool_]:
         """(n,) whether (n, K) labels lie in the box of the axes, ends included; NaN does not."""
         within = [

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from maury.errors import UsageError
+from maury.files import written
 
 LOCK = "lock"
 """Name of the file that is locked; whoever deletes the folder deletes it last."""
@@ -28,12 +29,8 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         yield
         return
     file = folder / LOCK
-    try:
+    with written(file):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {file}, got {failure.strerror or failure}; choose an output in a folder you may write to"
-        ) from failure
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

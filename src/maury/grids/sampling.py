@@ -219,31 +219,3 @@ def _stretched(unit: FloatArray, ranges: Mapping[str, tuple[float, float]], loga
     for x, (name, (low, high)) in zip(unit.T, ranges.items(), strict=True):
         columns.append(low * (high / low) ** x if name in logarithmic else low + (high - low) * x)
     return np.column_stack(columns)
-
-
-_PASSEGGER_VSINI = ((1.5, 3.0, 0.5), (3.0, 6.0, 1.0), (6.0, 10.0, 2.0), (10.0, 60.0, 5.0))
-_MASBUITRAGO_VSINI = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0)
-
-
-def passegger2020_lattice() -> Lattice:
-    """The 89 x 14 x 19 x 19 = 449,806 label sets of Passegger+2020 (METHODS 1), before any constraint."""
-    return Lattice(
-        {
-            "teff": steps([(2300.0, 4500.0, 25.0)]),
-            "logg": steps([(4.2, 5.5, 0.1)]),
-            "m_h": steps([(-1.0, 0.8, 0.1)]),
-            "vsini": steps(_PASSEGGER_VSINI),
-        }
-    )
-
-
-def masbuitrago2024_lattice() -> Lattice:
-    """The 87 x 7 x 17 x 13 label sets that Mas-Buitrago+2024's 22,933 are among (METHODS 2); a constraint chooses."""
-    return Lattice(
-        {
-            "teff": steps([(2325.0, 4475.0, 25.0)]),
-            "logg": steps([(4.7, 5.3, 0.1)]),
-            "m_h": steps([(-1.0, 0.6, 0.1)]),
-            "vsini": _MASBUITRAGO_VSINI,
-        }
-    )

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import ReadError, UsageError
-from maury.files import canonical_json, one_line
+from maury.files import canonical_json, one_line, written
 from maury.grids.grid import ArrayRows, FluxRows, Grid, IntArray
 from maury.grids.training_set import LargeArray, TrainingSet, check_output, write_training_set
 from maury.labels import make_label
@@ -84,12 +84,9 @@ def _scratch(output: Path, place: Path | None) -> Iterator[Path]:
     """A folder on the output's disk that is gone afterwards."""
     folder = place or output.resolve().parent / f".{output.stem[:80]}.{uuid.uuid4().hex[:12]}"
     try:
-        folder.mkdir(exist_ok=place is not None)
-        yield folder
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {output}, got {failure.strerror or failure}; check space and permissions"
-        ) from failure
+        with written(output):
+            folder.mkdir(exist_ok=place is not None)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

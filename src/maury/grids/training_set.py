@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import UsageError
-from maury.files import replacing
+from maury.files import replacing, written
 
 _MARK = "left_out_labels"  # an array that nothing but a training set has
 
@@ -106,16 +106,12 @@ def write_training_set(output: Path, content: TrainingSet, scratch: Path) -> Non
     UsageError
         If it cannot be written, or zarr is not installed.
     """
-    try:
-        if output.suffix == ".zarr":
+    if output.suffix == ".zarr":
+        with written(output):
             _write_zarr(output, content, scratch)
-        else:
-            with replacing(output, UsageError) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-                _write_npz(archive, content)
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {output}, got {failure.strerror or failure}; check space and permissions"
-        ) from failure
+        return
+    with replacing(output, UsageError) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+        _write_npz(archive, content)
 
 
 # -- numpy archives -------------------------------------------------------------------------------------------------------------

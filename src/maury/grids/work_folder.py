@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import UsageError
-from maury.files import canonical_json, replacing
+from maury.files import canonical_json, replacing, written
 from maury.grids.archive import Original
 from maury.grids.lock import LOCK, alone_in
 
@@ -120,7 +120,7 @@ def work_folder(output: Path, request: Mapping[str, Any]) -> Iterator[WorkFolder
     folder = WorkFolder(work_path(output))
     if not os.path.exists(output.absolute().parent):
         raise UsageError(f"expected an existing folder for {output}, got none; make the folder first")
-    with _written(folder.path):
+    with written(folder.path):
         strange = sorted(set(os.listdir(folder.path)) - _OURS) if os.path.isdir(folder.path) else []
         strange = [name for name in strange if not name.startswith(".request.")]  # what a kill left of writing the request
         if strange:
@@ -130,7 +130,7 @@ def work_folder(output: Path, request: Mapping[str, Any]) -> Iterator[WorkFolder
             )
         folder.path.mkdir(exist_ok=True)
     with alone_in(folder.path, "download"):
-        with _written(folder.path):
+        with written(folder.path):
             for room in ("rows", "parts"):
                 (folder.path / room).mkdir(exist_ok=True)
         _check_request(folder.path, request)
@@ -138,16 +138,6 @@ def work_folder(output: Path, request: Mapping[str, Any]) -> Iterator[WorkFolder
             yield folder
         finally:
             folder.close()
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as failure:
-        raise UsageError(
-            f"expected to write {path}, got {failure.strerror or failure}; choose an output in a folder you may write to"
-        ) from failure
 
 
 def _check_request(path: Path, request: Mapping[str, Any]) -> None:

@@ -66,11 +66,6 @@ def check_widths(what: str, widths: FloatArray) -> None:
         )
 
 
-def complete_pixels(wavelength: FloatArray, width: float, profile: VelocityProfile) -> NDArray[np.bool_]:
-    """(n_pixels,) the pixels whose profile of ``width`` km/s lies within the data to 1e-4, gaps left out."""
-    return _Parts(wavelength, width, profile).coverage() >= 1 - 1e-4
-
-
 def _checked(what: str, wavelength: ArrayLike, flux: ArrayLike, width: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
     grid, rows = real_fluxes(wavelength, flux)
     widths = real_numbers(what, width, "km/s")
@@ -93,10 +88,7 @@ def widths_of(spectra: Spectra, what: str, value: float | None) -> FloatArray:
         return np.full(len(spectra), float(value))
     if what not in spectra.meta.colnames:
         raise UsageError(f"expected {what} in km/s as a setting or a meta column, got neither; set {what} or add the column")
-    try:
-        widths = meta_floats(spectra, what)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"expected {what} as numbers in km/s in the meta column, got others ({error}); correct them") from error
+    widths = meta_floats(spectra, what)
     check_widths(what, widths)
     return widths
 

@@ -81,8 +81,19 @@ def meta_floats(spectra: Spectra, column: str) -> FloatArray:
     """(n_spectra,) a meta column as floats, NaN where it is masked, absent or not a number."""
     if column not in spectra.meta.colnames:
         return np.full(len(spectra), np.nan)
-    values: FloatArray = np.ma.filled(np.ma.asarray(spectra.meta[column]).astype(np.float64), np.nan)
+    stored = np.ma.asarray(spectra.meta[column])
+    try:
+        values = np.ma.filled(stored.astype(np.float64), np.nan)
+    except (ValueError, TypeError):  # text: entries that are numbers count, others do not
+        values = np.array([_number(entry) for entry in np.ma.filled(stored.astype(object), None)])
     return np.array(values, dtype=np.float64)
+
+
+def _number(entry: object) -> float:
+    try:
+        return float(entry)  # type: ignore[arg-type]  # whatever a table holds; what float() refuses is not a number
+    except (ValueError, TypeError):
+        return float("nan")
 
 
 def with_meta(spectra: Spectra, columns: dict[str, NDArray[Any]]) -> Spectra:

@@ -351,9 +351,8 @@ def _coverage(wavelength: FloatArray, sigma: FloatArray) -> FloatArray:
     from scipy.special import ndtr
 
     grid = pixel_edges(wavelength)
-    breaks = np.flatnonzero(np.diff(grid.bin_of_pixel) > 1)  # contiguous pieces end after these pixels
-    first = np.concatenate([[0], breaks + 1])
-    last = np.concatenate([breaks, [wavelength.size - 1]])
+    first = pieces(wavelength)
+    last = np.append(first[1:], wavelength.size) - 1
     s = np.maximum(sigma, 1e-6 * grid.width)
     total = np.zeros(wavelength.size)
     far = 9 * float(s.max())
