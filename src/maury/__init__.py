@@ -10,8 +10,9 @@ The map. Data walks down this list, and a room imports only from rooms above it 
     ``grids``
 * 3 prepare       Spectra -> Spectra: medium, rest frame, masks, broadening, grid, continuum, velocity; ``Preparation`` = steps
     ``prepare``
-* 4 learn         torch modules; splits, the training loop and its checkpoints; labels -> flux (The Cannon, The Payne, covariance)
-    ``networks train emulate``
+* 4 learn         torch modules; splits, the training loop and its checkpoints; labels -> flux (The Cannon, The Payne,
+                  covariance); flux -> labels (principal components and a network)
+    ``networks train emulate regress``
 * 5 infer         chi-square, batched Levenberg-Marquardt, starts, velocity, regions: Emulator + Fitter -> LabelEstimates
     ``fit``
 * 6 assess        metrics, cross-validation, error models, repeat visits, emulator accuracy, quality cuts, training region

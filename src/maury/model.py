@@ -14,7 +14,15 @@ from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
-from maury.fit.inferrer import FittedInferrer, inferrer_from_arrays, inferrer_to_arrays, part_of
+from maury.fit.inferrer import (
+    ModelInferrer,
+    inferrer_from_arrays,
+    inferrer_to_arrays,
+    own_labels,
+    part_of,
+    running_on,
+    workers_of,
+)
 from maury.flags import ResultFlag
 from maury.labels import LabelSet
 from maury.prepare import Preparation
@@ -39,7 +47,7 @@ class Model:
     """
 
     preparation: Preparation
-    inferrer: FittedInferrer
+    inferrer: ModelInferrer
     region: TrainingRegion | None = None
     cuts: QualityCuts = field(default_factory=QualityCuts)
     error_model: ErrorModel | None = None
@@ -64,8 +72,7 @@ class Model:
         UsageError
             If the device is not there.
         """
-        fitter = replace(self.inferrer.fitter, device=device, workers=workers)
-        return replace(self, inferrer=replace(self.inferrer, fitter=fitter))
+        return replace(self, inferrer=running_on(self.inferrer, device, workers))
 
     def infer(self, spectra: Spectra | Sequence[Spectra], progress: Progress | None = None) -> LabelEstimates:
         """Labels of raw spectra, one row for each, in the order given.
@@ -84,7 +91,7 @@ class Model:
         batches = [spectra] if isinstance(spectra, Spectra) else list(spectra)
         if sum(len(batch) for batch in batches) == 0:
             raise UsageError("expected at least one spectrum, got none; read some files first")
-        prepared = self.preparation.prepare_each(batches, _stage(progress, "prepare"), self.inferrer.fitter.workers)
+        prepared = self.preparation.prepare_each(batches, _stage(progress, "prepare"), workers_of(self.inferrer))
         parts: list[LabelEstimates] = []
         origin: list[tuple[int, int]] = []
         if prepared.spectra is not None:
@@ -116,7 +123,7 @@ class Model:
 
     def judge(self, estimates: LabelEstimates) -> LabelEstimates:
         """Estimates with region, cuts, velocity flag and calibrated errors applied."""
-        known = estimates.only(self.inferrer.emulator.labels.names)  # a fitted velocity has no region and no error model
+        known = estimates.only(own_labels(self.inferrer).names)  # a fitted velocity has no region and no error model
         known = known if self.region is None else self.region.flag(known)
         out = self.cuts.apply(estimates.merged(known))
         if "no_velocity" in out.meta.colnames:
@@ -132,7 +139,6 @@ class Model:
         """Arrays and header for :func:`maury.store.write_model_file`."""
         arrays, inferrer_config = inferrer_to_arrays(self.inferrer)
         header: dict[str, Any] = {
-            "kind": inferrer_config["emulator"]["kind"],
             **inferrer_config,
             "preparation": self.preparation.to_config(),
             "cuts": self.cuts.to_config(),

@@ -241,12 +241,13 @@ def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
         As :func:`read_model_file`.
     """
     arrays, header = read_model_file(path)
-    wavelength = arrays.get("emulator.wavelength", np.zeros(0))
-    shown = {"kind", "emulator", "provenance", *_ADDED}
+    part = "inferrer" if "inferrer" in header else "emulator"  # what holds the labels and the grid
+    wavelength = arrays.get(f"{part}.wavelength", np.zeros(0))
+    shown = {"kind", "emulator", "inferrer", "provenance", *_ADDED}
     return {
         "file": os.fspath(path),
         **{name: header[name] for name in ("kind", "model_id", "format_version", "created_by", "arrays")},
-        "labels": _describe_labels(header.get("emulator", {}).get("label_set", {})),
+        "labels": _describe_labels(header.get(part, {}).get("label_set", {})),
         "n_pixels": int(wavelength.size),
         "wavelength": [float(wavelength[0]), float(wavelength[-1])] if wavelength.size else [],
         "settings": {name: value for name, value in header.items() if name not in shown},

@@ -10,6 +10,8 @@ import pytest
 
 from maury.emulate import PayneConfig, emulator_from_arrays, train_payne
 from maury.emulate.cannon import CannonConfig, train_cannon
+from maury.emulate.generator import train_generator
+from maury.emulate.generator_config import AutoencoderConfig, GeneratorConfig, LabelNetworkConfig
 from maury.fit.chi2 import ExactProblem
 from maury.fit.fitter import ChiSquareFitter
 from maury.fit.problems import make_problem
@@ -45,6 +47,14 @@ def _payne(**settings: object) -> Callable[[Spectra, np.ndarray], Emulator]:
     return lambda spectra, values: train_payne(spectra, LABELS, values, config).emulator
 
 
+def _generator(spectra: Spectra, values: np.ndarray) -> Emulator:
+    loop = LoopConfig("adam", 2e-2, 0.0, "cosine", 0, 120, 10, 0)
+    config = GeneratorConfig(
+        AutoencoderConfig((32, 16), 6, True, loop), LabelNetworkConfig((16, 16), 0.0, 0, True, loop), loop, "silu"
+    )
+    return train_generator(spectra, LABELS, values, config).emulator
+
+
 def _moving(rest: Callable[[Spectra, np.ndarray], Emulator]) -> Callable[[Spectra, np.ndarray], Emulator]:
     return lambda spectra, values: VelocityLabel(25.0).extend(rest(spectra, values))
 
@@ -58,6 +68,7 @@ EXAMPLES: dict[str, Callable[[Spectra, np.ndarray], Emulator]] = {
     "payne": _payne(components=8, members=3, hidden=(16, 16)),
     "payne-pixels": _payne(components=0, members=2, activation="tanh"),
     "payne-as-ting2019": _payne(components=0, members=1, activation="leaky_relu", loss="l1", scaling="range"),
+    "generator": _generator,
     "moving-cannon": _moving(_cannon()),
     "moving-payne": _moving(_payne(components=8, members=2)),
 }

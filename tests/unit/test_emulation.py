@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from maury.assess.emulation import emulator_accuracy, fitted_flux, share_per_pixel
+from maury.assess.emulation import CA_TRIPLET, emulator_accuracy, fitted_flux, share_per_pixel, spectrum_metrics
 from maury.assess.resolution import degradations, resolution_shifts
 from maury.emulate.cannon import train_cannon
 from maury.errors import UsageError
@@ -171,3 +171,76 @@ def test_what_the_preparation_says_of_the_spectra_counts() -> None:
 def test_sharper_than_the_spectrum_is_refused() -> None:
     with pytest.raises(UsageError, match="expected a target resolution lower than the spectrum's"):
         resolution_shifts(depth_of, [line_spectra(1.0)], degradations(Preparation(()), [], [0.5]))
+
+
+class TestSpectrumMetrics:
+    """Closed forms: two spectra, two pixels, errors that one can count."""
+
+    TRUE = np.array([[1.0, 2.0], [3.0, 6.0]])  # variances over spectra 1 and 4
+    ERROR = np.array([[0.5, 0.0], [0.5, -2.0]])  # variances 0 and 1, mean squares 0.25 and 2
+
+    def spectra(self, ivar: object = 1.0) -> Spectra:
+        full = np.broadcast_to(np.asarray(ivar, dtype=float), (2, 2))
+        return Spectra.from_arrays(WAVELENGTH[:2], self.TRUE, ivar=full, medium="air", frame="rest")
+
+    def test_of_the_flux(self) -> None:
+        found = spectrum_metrics(self.spectra(), self.TRUE + self.ERROR)
+        assert (found.n_spectra, found.n_pixels, found.lines) == (2, 4, ())
+        np.testing.assert_allclose(found.mse, (0.25 + 0.25 + 4.0) / 4)
+        np.testing.assert_allclose(found.mae, 3.0 / 4)
+        np.testing.assert_allclose(found.relative_error, 100 * (0.5 + 0.0 + 0.5 / 3 + 2.0 / 6) / 4)
+        np.testing.assert_allclose(found.explained_variance, (1.0 + 0.75) / 2)
+        np.testing.assert_allclose(found.r2, (0.75 + 0.5) / 2)
+
+    def test_weighted_by_variance(self) -> None:
+        """Weights 1/5 and 4/5: R² is then one minus the whole sum of squares over the whole sum about the means."""
+        found = spectrum_metrics(self.spectra(), self.TRUE + self.ERROR, average="variance")
+        np.testing.assert_allclose(found.explained_variance, 0.2 * 1.0 + 0.8 * 0.75)
+        np.testing.assert_allclose(found.r2, 1.0 - 4.5 / 10.0)
+
+    def test_perfect_and_mean_spectra(self) -> None:
+        perfect = spectrum_metrics(self.spectra(), self.TRUE)
+        assert (perfect.mse, perfect.explained_variance, perfect.r2, perfect.relative_error) == (0.0, 1.0, 1.0, 0.0)
+        mean = spectrum_metrics(self.spectra(), np.broadcast_to(self.TRUE.mean(axis=0), (2, 2)))
+        np.testing.assert_allclose([mean.explained_variance, mean.r2], 0.0, atol=1e-12)
+
+    def test_what_is_left_out(self) -> None:
+        """A masked pixel, one that is not known, a NaN; a pixel that never varies explains nothing."""
+        flux = self.TRUE + self.ERROR
+        flux[0, 1] = np.nan
+        found = spectrum_metrics(self.spectra([[1.0, 1.0], [1.0, 0.0]]), flux)
+        assert (found.n_pixels, found.mse, found.r2) == (2, 0.25, 0.75)
+        assert spectrum_metrics(self.spectra(), self.TRUE + self.ERROR, known=[True, False]).r2 == 0.75
+        nothing = spectrum_metrics(self.spectra(0.0), flux)
+        assert (nothing.n_spectra, nothing.n_pixels) == (0, 0)
+        assert np.isnan([nothing.mse, nothing.mae, nothing.r2, nothing.explained_variance, nothing.relative_error]).all()
+
+    @pytest.mark.parametrize(("medium", "centre"), [("air", 8542.09), ("vacuum", 8544.438)])
+    def test_line_depths(self, medium: str, centre: float) -> None:
+        """Triangular lines of depth 0.6 and 0.2, linear as the interpolation is: exact. The vacuum wavelength is NIST's."""
+        grid = np.arange(8530.0, 8560.0, 0.1)
+        shape = np.clip(1 - np.abs(grid - centre) / 5.0, 0, None)
+        true, made = (1 - np.outer(depths, shape) for depths in ([0.6, 0.2], [0.5, 0.23]))
+        spectra = Spectra.from_arrays(grid, true, ivar=np.ones(true.shape), medium=medium, frame="rest")
+        (line,) = spectrum_metrics(spectra, made).lines
+        assert (line.line, line.n) == ("Ca II 8542", 2)
+        found = (line.depth, line.bias, line.mae, line.rmse)
+        np.testing.assert_allclose(found, (0.4, -0.035, 0.065, np.sqrt((0.01 + 0.0009) / 2)), atol=0.008)
+        assert set(CA_TRIPLET.values()) == {8498.02, 8542.09, 8662.14}
+
+    def test_a_masked_line(self) -> None:
+        """On the pixel between: 0.25 of the way."""
+        lines = {"here": 5000.25, "beyond": 5005.0}
+        (line,) = spectrum_metrics(self.spectra(), self.TRUE + self.ERROR, lines=lines).lines
+        np.testing.assert_allclose([line.depth, line.bias, line.mae], [1 - (1.25 + 3.75) / 2, -(0.375 - 0.125) / 2, 0.25])
+        (masked,) = spectrum_metrics(self.spectra([[1.0, 0.0], [1.0, 1.0]]), self.TRUE + self.ERROR, lines=lines).lines
+        assert (masked.n, masked.bias) == (1, 0.125)
+        (empty,) = spectrum_metrics(self.spectra(0.0), self.TRUE, lines=lines).lines
+        assert empty.n == 0
+        assert np.isnan(empty.mae)
+
+    def test_wrong_usage(self) -> None:
+        with pytest.raises(UsageError, match=r"expected the emulator's flux of shape \(2, 2\), got \(1, 2\)"):
+            spectrum_metrics(self.spectra(), self.TRUE[:1])
+        with pytest.raises(UsageError, match="average among uniform, variance, got 'median'"):
+            spectrum_metrics(self.spectra(), self.TRUE, average="median")  # type: ignore[arg-type]

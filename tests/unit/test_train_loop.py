@@ -177,7 +177,7 @@ class TestSteps:
             train_network(Two(), loss, lambda network: torch.ones(2), 10, replace(CONFIG, batch_size=size, max_epochs=2))
             assert seen == [list(range(10))] * 2
 
-    @pytest.mark.parametrize("optimiser", ["adam", "adamw", "radam"])
+    @pytest.mark.parametrize("optimiser", ["adam", "adamw", "radam", "adamax"])
     def test_every_optimiser_finds_the_minimum(self, optimiser: Any) -> None:
         network = Two()
         config = LoopConfig(optimiser, 0.1, 0.0, "cosine", 0, 400, 10, 0, 0)
@@ -243,7 +243,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("change", "text"),
         [
-            ({"optimiser": "sgd"}, "optimiser among adam, adamw, radam, got 'sgd'"),
+            ({"optimiser": "sgd"}, "optimiser among adam, adamw, radam, adamax, got 'sgd'"),
             ({"schedule": "cosin"}, "schedule among constant, cosine, got 'cosin'"),
             ({"learning_rate": 0.0}, "learning_rate > 0, got 0.0"),
             ({"learning_rate": float("nan")}, "learning_rate > 0, got nan"),
@@ -316,7 +316,7 @@ class TestCheckpoints:
 
         return network, train_network(network, loss, validate, 20, config, checkpoint=checkpoint, progress=progress)
 
-    @pytest.mark.parametrize("optimiser", ["adam", "adamw", "radam"])
+    @pytest.mark.parametrize("optimiser", ["adam", "adamw", "radam", "adamax"])
     @pytest.mark.parametrize("schedule", ["constant", "cosine"])
     def test_the_end_is_the_same(self, tmp_path: Path, optimiser: Any, schedule: Any) -> None:
         config = LoopConfig(optimiser, 0.02, 0.01, schedule, 6, 30, 2, 0, 3)
@@ -407,6 +407,63 @@ class TestCheckpoints:
         ]
         assert len({one, *others}) == 6
         assert fingerprint_of({"a": 1}, dict(reversed(arrays.items()))) == one
+
+
+class Random(nn.Module):
+    """A number, dropout, and a buffer that counts the batches of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(50))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return nn.functional.dropout(self.w - 4.0, 0.5, self.training)
+
+
+class TestDropoutAndBuffers:
+    CONFIG = replace(CONFIG, batch_size=3, max_epochs=6)
+
+    def train(self, checkpoint: Checkpoint | None = None, die_at: int = 0, seed: int = 0) -> tuple[Random, Any]:
+        network = Random()
+
+        def progress(done: int, total: int) -> None:
+            if done == die_at:
+                raise TestCheckpoints.KilledError
+
+        def loss(network: nn.Module, index: Tensor) -> Tensor:
+            assert network.training
+            return network().square().mean().reshape(1)
+
+        def validate(network: nn.Module) -> Tensor:
+            assert not network.training
+            return (network.seen - 6.0).abs().reshape(1)  # best after the third epoch of two batches
+
+        config = replace(self.CONFIG, seed=seed)
+        return network, train_network(network, loss, validate, 6, config, checkpoint=checkpoint, progress=progress)
+
+    def test_killed_and_started_again_it_ends_the_same(self, tmp_path: Path) -> None:
+        wanted, history = self.train()
+        for die_at in (2, 4):
+            with pytest.raises(TestCheckpoints.KilledError):
+                self.train(Checkpoint(tmp_path, "f", 0.0), die_at)
+            torch.rand(7, generator=torch.Generator().manual_seed(1))
+        found, again = self.train(Checkpoint(tmp_path, "f", 0.0))
+        torch.testing.assert_close(found.w, wanted.w, rtol=0, atol=0)
+        np.testing.assert_array_equal(again.training, history.training)
+
+    def test_the_seed_decides(self) -> None:
+        one, same, other = (self.train(seed=seed)[1].training for seed in (0, 0, 1))
+        np.testing.assert_array_equal(one, same)
+        assert not np.array_equal(one, other)
+
+    def test_buffers_are_those_of_the_best_epoch_and_dropout_ends_with_training(self) -> None:
+        network, history = self.train()
+        assert history.best_epoch.tolist() == [3]
+        assert float(network.seen) == 6.0
+        assert not network.training
 
 
 def test_torch_is_left_as_it_was() -> None:

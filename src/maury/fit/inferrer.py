@@ -1,10 +1,14 @@
-"""Emulator + Fitter is an Inferrer; and how inferrers go into model files."""
+"""Emulator + Fitter is an Inferrer; and which inferrers a model holds, sets to work and puts into its file.
+
+There are two sorts. Inferrers that fit have an emulator and a fitter, and a model file names their parts. Inferrers that stand
+alone (:class:`StandaloneInferrer`) go from flux to labels by themselves; each has one entry in :data:`STANDALONE`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -12,9 +16,11 @@ from maury.emulate import emulator_from_arrays
 from maury.errors import ModelFileError
 from maury.estimates import LabelEstimates
 from maury.fit.fitter import ChiSquareFitter
+from maury.fit.products import check_device
 from maury.fit.regional import RegionalInferrer
 from maury.labels import LabelSet
-from maury.protocols import Emulator
+from maury.protocols import Emulator, Inferrer
+from maury.regress.pca_mlp import PcaMlpInferrer
 from maury.spectra import Spectra
 
 Arrays = dict[str, NDArray[Any]]
@@ -40,11 +46,60 @@ FittedInferrer = EmulatorInferrer | RegionalInferrer
 """Inferrers that fit emulators; both have ``emulator`` (of the whole label range) and ``fitter``."""
 
 
-def inferrer_to_arrays(inferrer: FittedInferrer) -> tuple[Arrays, dict[str, Any]]:
-    """Arrays and plain settings for a model file."""
+class StandaloneInferrer(Inferrer, Protocol):
+    """An inferrer that needs no fit: what its class must have beyond an Inferrer's to stand in :data:`STANDALONE`.
+
+    ``workers`` is a field with a default (blocks of spectra worked on at the same time); ``from_arrays`` undoes ``to_arrays``,
+    whose settings hold ``kind``, ``label_set`` and whose arrays hold ``wavelength``.
+    """
+
+    @property
+    def workers(self) -> int: ...
+    def to_arrays(self) -> tuple[Arrays, dict[str, Any]]: ...
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, config: dict[str, Any]) -> StandaloneInferrer: ...
+
+
+ModelInferrer = FittedInferrer | PcaMlpInferrer
+"""What a :class:`maury.Model` may hold."""
+
+STANDALONE: dict[str, type[PcaMlpInferrer]] = {"pca_mlp": PcaMlpInferrer}
+"""Kinds of :class:`StandaloneInferrer` that a model file may hold."""
+
+
+def own_labels(inferrer: ModelInferrer) -> LabelSet:
+    """The labels it was trained on, which region and error model know: all of its labels but a fitted velocity."""
+    return inferrer.emulator.labels if isinstance(inferrer, FittedInferrer) else inferrer.labels
+
+
+def workers_of(inferrer: ModelInferrer) -> int:
+    """Blocks of spectra that it works on at the same time."""
+    return inferrer.fitter.workers if isinstance(inferrer, FittedInferrer) else inferrer.workers
+
+
+def running_on(inferrer: ModelInferrer, device: str, workers: int) -> ModelInferrer:
+    """The same inferrer at work elsewhere; one that stands alone computes in numpy on any device.
+
+    Raises
+    ------
+    UsageError
+        If the device is not there.
+    """
+    if isinstance(inferrer, FittedInferrer):
+        return replace(inferrer, fitter=replace(inferrer.fitter, device=device, workers=workers))
+    check_device(device)
+    return replace(inferrer, workers=workers)
+
+
+def inferrer_to_arrays(inferrer: ModelInferrer) -> tuple[Arrays, dict[str, Any]]:
+    """Arrays and plain settings, with the model's ``kind``, for a model file."""
+    if not isinstance(inferrer, FittedInferrer):
+        own_arrays, own_config = inferrer.to_arrays()
+        return _prefixed("inferrer.", own_arrays), {"kind": own_config["kind"], "inferrer": own_config}
     emulator_arrays, emulator_config = inferrer.emulator.to_arrays()
     arrays = _prefixed("emulator.", emulator_arrays)
-    config: dict[str, Any] = {"emulator": emulator_config, "fitter": inferrer.fitter.to_config(), "regions": None}
+    config: dict[str, Any] = {"kind": emulator_config["kind"], "emulator": emulator_config}
+    config |= {"fitter": inferrer.fitter.to_config(), "regions": None}
     if isinstance(inferrer, RegionalInferrer):
         configs = []
         for number, region in enumerate(inferrer.regions):
@@ -55,14 +110,19 @@ def inferrer_to_arrays(inferrer: FittedInferrer) -> tuple[Arrays, dict[str, Any]
     return arrays, config
 
 
-def inferrer_from_arrays(arrays: Arrays, config: dict[str, Any]) -> FittedInferrer:
+def inferrer_from_arrays(arrays: Arrays, config: dict[str, Any]) -> ModelInferrer:
     """Inverse of :func:`inferrer_to_arrays`.
 
     Raises
     ------
     ModelFileError
-        If an emulator is of a kind this version does not know.
+        If the inferrer or an emulator is of a kind this version does not know.
     """
+    if "inferrer" in config:
+        own = config["inferrer"]
+        if own["kind"] not in STANDALONE:
+            raise ModelFileError(f"expected an inferrer of kind {', '.join(STANDALONE)}, got {own['kind']!r}; update maury")
+        return STANDALONE[own["kind"]].from_arrays(part_of(arrays, "inferrer."), own)
     emulator = emulator_from_arrays(part_of(arrays, "emulator."), config["emulator"])
     fitter = ChiSquareFitter.from_config(config["fitter"])
     regions = config["regions"]

@@ -1,4 +1,5 @@
 """Networks: torch modules only. No data, no files, no loop; what trains them is :mod:`maury.train.loop`.
 
 * :mod:`~maury.networks.mlp`: multilayer perceptrons, many of one shape side by side.
+* :mod:`~maury.networks.autoencoder`: one whose layers narrow to a few latent numbers and widen again.
 """

@@ -20,6 +20,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Activations by name; :data:`maury.emulate.activations.ACTIVATIONS` has the same ones for numpy, with their slopes."""
 
 
+INITIAL = ("uniform", "glorot")
+"""First weights by name; see :class:`StackedMlp`."""
+
+
 class StackedMlp(nn.Module):
     """``n_members`` independent perceptrons with linear output, evaluated together.
 
@@ -28,7 +32,15 @@ class StackedMlp(nn.Module):
     n_members : E, networks side by side.
     sizes : inputs, hidden layers..., outputs.
     activation : a name of :data:`ACTIVATIONS`, after every layer but the last.
-    generator : source of the initial weights: uniform within 1/sqrt(inputs), as torch's own ``Linear`` has it.
+    generator : source of the initial weights.
+    dropout, n_dropped : share of the neurons left out of each of the first ``n_dropped`` layers while training.
+    initial : first weights. "uniform": within 1/sqrt(inputs), biases too, as torch's own ``Linear`` has it; "glorot": within
+        sqrt(6/(inputs + outputs)), biases 0, as Keras has it (Glorot & Bengio 2010, eq. 16): deep networks keep their signal.
+
+    Raises
+    ------
+    UsageError
+        If the activation or the first weights have no such name, or ``dropout`` is not in [0, 1).
 
     Examples
     --------
@@ -38,24 +50,50 @@ class StackedMlp(nn.Module):
     torch.Size([3, 2, 4563])
     """
 
-    def __init__(self, n_members: int, sizes: Sequence[int], activation: str, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        n_members: int,
+        sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+        *,
+        dropout: float = 0.0,
+        n_dropped: int = 0,
+        initial: str = "uniform",
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UsageError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {activation!r}; correct the name")
-        self.n_members, self.activation = n_members, activation
+        if initial not in INITIAL:
+            raise UsageError(f"expected initial weights among {', '.join(INITIAL)}, got {initial!r}; correct the name")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"expected a dropout of at least 0 and below 1, got {dropout}; correct it")
+        self.n_members, self.activation, self.dropout, self.n_dropped = n_members, activation, dropout, n_dropped
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for n_in, n_out in pairwise(sizes):
-            limit = n_in**-0.5
+            limit = n_in**-0.5 if initial == "uniform" else (6.0 / (n_in + n_out)) ** 0.5
             for parameters, shape in ((self.weights, (n_members, n_in, n_out)), (self.biases, (n_members, 1, n_out))):
                 drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
-                parameters.append(nn.Parameter((2.0 * drawn - 1.0) * limit))
+                start = (2.0 * drawn - 1.0) * limit
+                parameters.append(
+                    nn.Parameter(torch.zeros(shape) if initial == "glorot" and parameters is self.biases else start)
+                )
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.weights)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs), the same for every member, or (E, n, inputs) -> (E, n, outputs)."""
+        return self.through(x, 0, self.n_layers)
+
+    def through(self, x: Tensor, first: int, stop: int) -> Tensor:
+        """Layers ``first`` to ``stop`` - 1 alone, each but the network's last one with its activation."""
         act = ACTIVATIONS[self.activation]
         out = x if x.ndim == 3 else x.expand(self.n_members, *x.shape)
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias, out, weight)
-            out = act(out) if i < last else out
+        for i in range(first, stop):
+            out = torch.baddbmm(self.biases[i], out, self.weights[i])
+            out = act(out) if i < self.n_layers - 1 else out
+            if self.dropout > 0 and i < self.n_dropped:
+                out = nn.functional.dropout(out, self.dropout, self.training)
         return out

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from maury.errors import UsageError
 
-Optimiser = Literal["adam", "adamw", "radam"]
+Optimiser = Literal["adam", "adamw", "radam", "adamax"]
 Schedule = Literal["constant", "cosine"]
 
 
@@ -25,7 +25,7 @@ class LoopConfig:
     max_epochs : passes over the training set.
     check_every : epochs between two validations.
     patience : validations without improvement of any member after which training ends; 0: never.
-    seed : of the order of batches.
+    seed : of the order of batches and of dropout.
     """
 
     optimiser: Optimiser = "adam"

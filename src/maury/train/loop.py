@@ -3,6 +3,10 @@
 Networks may be *stacked*: ``n_members`` independent networks whose parameters have the member as first axis
 (:class:`maury.networks.mlp.StackedMlp`). Losses are then one number per member, best weights are kept per member, and a member
 that has stopped improving simply keeps its best ones. A plain network is a stack of one.
+
+Buffers (running means, say) are kept and restored like parameters; those of a stack have the member as first axis, too.
+Dropout draws from torch's global generators: within the loop they are seeded by ``config.seed`` and belong to the checkpoint;
+afterwards they are as they were before.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ _OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "radam": torch.optim.RAdam,
+    "adamax": torch.optim.Adamax,
 }
 
 
@@ -52,7 +57,7 @@ def train_network(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Train ``network`` in place; it ends with each member's best weights.
+    """Train ``network`` in place; it ends with each member's best weights, in eval mode (train mode is for batches alone).
 
     Parameters
     ----------
@@ -69,21 +74,31 @@ def train_network(
         If the loss is not finite between two checks, or a member's validation loss never is (a learning rate too high, usually).
     """
     run = _Run(network, config, n_samples)
-    saved = None if checkpoint is None else checkpoint.load()
-    if saved is not None:
-        run.restore(*saved)
-    while not run.finished:
-        _check_epochs(run, loss)
-        with torch.no_grad():
-            run.note(validate(network).detach().double().cpu())
-        if progress is not None:
-            progress(run.epoch, config.max_epochs)
-        if checkpoint is not None and (run.finished or checkpoint.due()):
-            checkpoint.save(*run.state())
+    with torch.random.fork_rng(devices=run.cuda):
+        run.seed_dropout()
+        _epochs(run, loss, validate, checkpoint, progress)
     run.take_best()
     if progress is not None:
         progress(config.max_epochs, config.max_epochs)
     return run.history()
+
+
+def _epochs(run: _Run, loss: Loss, validate: Validate, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
+    """All epochs that are still to be done."""
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        run.restore(*saved)
+    while not run.finished:
+        run.network.train()
+        _check_epochs(run, loss)
+        run.network.eval()
+        with torch.no_grad():
+            run.note(validate(run.network).detach().double().cpu())
+        if progress is not None:
+            progress(run.epoch, run.config.max_epochs)
+        if checkpoint is not None and (run.finished or checkpoint.due()):
+            checkpoint.save(*run.state())
+    run.network.eval()
 
 
 def _check_epochs(run: _Run, loss: Loss) -> None:
@@ -112,6 +127,7 @@ class _Run:
     def __init__(self, network: nn.Module, config: LoopConfig, n_samples: int) -> None:
         self.network, self.config, self.n_samples = network, config, n_samples
         self.parameters = dict(network.named_parameters())
+        self.kept = self.parameters | dict(network.named_buffers())  # what the best epoch and a checkpoint keep
         self.device = next(iter(self.parameters.values())).device
         self.n_members = int(getattr(network, "n_members", 1))
         options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
@@ -119,7 +135,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.epoch = 0
         self.training_loss = torch.zeros(self.n_members, dtype=torch.float64)
-        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best = {name: p.detach().clone() for name, p in self.kept.items()}
         self.best_loss = torch.full((self.n_members,), math.inf, dtype=torch.float64)
         self.best_epoch = torch.zeros(self.n_members, dtype=torch.int64)
         self.log: list[tuple[int, list[float], list[float]]] = []
@@ -129,6 +145,18 @@ class _Run:
     def finished(self) -> bool:
         out_of_patience = self.config.patience > 0 and self.stale >= self.config.patience
         return self.epoch >= self.config.max_epochs or out_of_patience
+
+    @property
+    def cuda(self) -> list[torch.device]:
+        """The graphics card whose generator dropout draws from; none on the CPU."""
+        return [self.device] if self.device.type == "cuda" else []
+
+    def seed_dropout(self) -> None:
+        """Seed the generators of the CPU and of the network's own card; other cards are left alone."""
+        torch.default_generator.manual_seed(self.config.seed)
+        if self.cuda:
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(self.config.seed)
 
     def learning_rate(self) -> float:
         if self.config.schedule == "constant":
@@ -150,7 +178,7 @@ class _Run:
         self.stale = 0 if bool(better.any()) else self.stale + 1
         self.log.append((self.epoch, self.training_loss.tolist(), validation.tolist()))
         rows = torch.nonzero(better)[:, 0].to(self.device)
-        for name, p in self.parameters.items():
+        for name, p in self.kept.items():
             if self.n_members > 1:
                 self.best[name][rows] = p.detach()[rows]
             elif bool(better[0]):
@@ -160,7 +188,7 @@ class _Run:
         if not bool(torch.isfinite(self.best_loss).all()):
             raise UsageError("expected a finite validation loss, got none at any check; lower the learning rate")
         with torch.no_grad():
-            for name, p in self.parameters.items():
+            for name, p in self.kept.items():
                 p.copy_(self.best[name])
 
     def history(self) -> History:
@@ -170,9 +198,12 @@ class _Run:
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        arrays: dict[str, Any] = {"generator": self.generator.get_state()}
-        for name, p in self.parameters.items():
+        arrays: dict[str, Any] = {"generator": self.generator.get_state(), "dropout": torch.random.get_rng_state()}
+        if self.cuda:
+            arrays["dropout.cuda"] = torch.cuda.get_rng_state(self.cuda[0])
+        for name, p in self.kept.items():
             arrays[f"now.{name}"], arrays[f"best.{name}"] = p.detach(), self.best[name]
+        for name, p in self.parameters.items():
             for key, value in self.optimiser.state[p].items():
                 arrays[f"optimiser.{key}.{name}"] = value
         arrays["best_loss"], arrays["best_epoch"] = self.best_loss, self.best_epoch
@@ -184,10 +215,14 @@ class _Run:
     def restore(self, arrays: Arrays, state: dict[str, Any]) -> None:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         self.generator.set_state(tensors["generator"])
+        torch.random.set_rng_state(tensors["dropout"])
+        if self.cuda:
+            torch.cuda.set_rng_state(tensors["dropout.cuda"], self.cuda[0])
         with torch.no_grad():
-            for name, p in self.parameters.items():
+            for name, p in self.kept.items():
                 p.copy_(tensors[f"now.{name}"])
                 self.best[name].copy_(tensors[f"best.{name}"])
+            for name, p in self.parameters.items():
                 slot = self.optimiser.state[p]
                 for key, value in tensors.items():
                     kind, _, rest = key.partition(".")
