@@ -1,7 +1,8 @@
 """LAMOST-like stars per second from prepared files to a catalogue, and what reading adds: ``python -m benchmarks.bench_stars``.
 
-Files in LAMOST's form are simulated (:mod:`maury.demo`), a small Payne is trained on some of them, and the others are read,
-prepared, fitted and written, as ``maury infer`` does, on all cores. The peer is a number: 400 stars a second on an A100 (PyLASP).
+Files in LAMOST's form are simulated (``tests/unit/lamost_survey.py``), a small Payne is trained on some of them, and the others
+are read, prepared, fitted and written, as ``maury infer`` does, on all cores. The peer is a number: 400 stars a second on an A100
+(PyLASP).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import numpy as np
 from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
 from maury.catalogue import build_catalogue, write_catalogue
-from maury.demo import LABELS, make_survey
 from maury.emulate.payne_config import PRESETS
 from maury.emulate.payne_training import train_payne
 from maury.fit.fitter import ChiSquareFitter
@@ -29,9 +29,12 @@ from maury.fit.inferrer import EmulatorInferrer
 from maury.labels import KNOWN_LABELS
 from maury.model import Model
 from maury.read import read_files
-from maury.recipes import load_recipe
+from maury.recipes import parse_recipe
 from maury.spectra import Spectra
 from maury.threads import cores
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
+from lamost_survey import LABELS, make_survey, survey_recipe
 
 N_FILES = 400
 REPEATED = 16  # each of the files that are inferred stands for this many stars
@@ -80,12 +83,12 @@ def _stars_per_second(folder: Path) -> Row:
 
 
 def _model(folder: Path) -> Model:
-    """A small Payne on the demonstration's training half, with its preparation."""
+    """A small Payne on the survey's training half, with its preparation."""
     from astropy.table import Table
 
     table = Table.read(folder / "labels.csv")
     spectra = read_files([folder / "spectra" / str(name) for name in table["file"]]).spectra
-    preparation = load_recipe("demo").preparation
+    preparation = parse_recipe(survey_recipe(), "benchmark").preparation
     prepared: Spectra = preparation(spectra)
     values = np.column_stack([np.asarray(table[name], dtype=float) for name in LABELS])
     labels = tuple(KNOWN_LABELS[name] for name in LABELS)

@@ -20,7 +20,8 @@ The map. Data walks down this list, and a room imports only from rooms above it 
 * 7 publish       LabelEstimates -> catalogue files, generated spectra; figures
     ``catalogue report``
 * across the flow
-    ``model store`` what is saved; ``recipes`` one TOML file = one training; ``demo``; ``cli`` the commands
+    ``model store`` what is saved; ``models`` those that ship; ``recipes`` one TOML file = one training; ``demo``;
+    ``cli`` the commands
 
 One spectrum's way through the house: ``cli/infer.py`` -> ``read/`` -> ``store.load_model`` -> ``model.Model.infer``
 (``prepare/``, ``fit/``, ``assess/``) -> ``catalogue/``.

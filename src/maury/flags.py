@@ -94,6 +94,7 @@ class ResultFlag(IntFlag):
     ERROR_EXTRAPOLATED = 1 << 13
     WRONG_DOMAIN = 1 << 14
     THIN_TRAINING = 1 << 15
+    UPPER_LIMIT = 1 << 16
 
 
 RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
@@ -113,6 +114,7 @@ RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
     ResultFlag.ERROR_EXTRAPOLATED: "the error model was calibrated at other labels or signal-to-noise ratios",
     ResultFlag.WRONG_DOMAIN: "the spectrum covers too little of the model's wavelength range",
     ResultFlag.THIN_TRAINING: "few training stars near these labels",
+    ResultFlag.UPPER_LIMIT: "broadening too small to be seen: zero, with an upper limit as error (in the label's own flag alone)",
 }
 
 

@@ -50,6 +50,7 @@ KNOWN_LABELS: dict[str, Label] = _known(
     Label("vsini", "km/s", "projected rotational velocity", "phys.veloc.rotat", positive=True),
     Label("rv", "km/s", "radial velocity", "spect.dopplerVeloc"),
     Label("delta_rv", "km/s", "velocity left after the shift by the given rv", "spect.dopplerVeloc"),
+    Label("resolving_power", "", "resolving power, wavelength over FWHM", "spect.resolution", positive=True),
     Label("radius", "Rsun", "stellar radius, nominal solar", "phys.size.radius", positive=True),
     Label("mass", "Msun", "stellar mass, nominal solar", "phys.mass", positive=True),
     Label("luminosity", "Lsun", "bolometric luminosity, nominal solar", "phys.luminosity", positive=True),

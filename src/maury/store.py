@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from maury import __version__
 from maury.errors import ModelFileError, UsageError
 from maury.files import canonical_json, one_line, replacing
+from maury.models import SHIPPED, model_path
 
 if TYPE_CHECKING:
     from maury.model import Model
@@ -81,16 +82,20 @@ def model_id_of(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -
 def read_model_file(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
     """Arrays and header of a model file, checked against the stored hash.
 
+    Parameters
+    ----------
+    path : of a file, or the name of a model that ships, such as ``gaia-rvs`` (see :mod:`maury.models`).
+
     Raises
     ------
     ModelFileError
-        One sentence each: no such file, a folder, empty, truncated, not safetensors, not ours, newer format,
+        One sentence each: no such file or shipped model, a folder, empty, truncated, not safetensors, not ours, newer format,
         broken header, an array missing or of another shape, contents that do not match their hash.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    file = Path(path)
+    file = model_path(path)
     header = _parse_header(file, _read_metadata(file))
     try:
         arrays = load(file.read_bytes())
@@ -159,7 +164,10 @@ def _read_metadata(file: Path) -> dict[str, str]:
         with safe_open(file, framework="numpy") as opened:
             return dict(opened.metadata() or {})
     except FileNotFoundError:
-        raise ModelFileError(f"expected a model file, got no file at {file}; check the path") from None
+        raise ModelFileError(
+            f"expected a model file or the name of a model that ships ({', '.join(SHIPPED)}), got no file at {file}; "
+            "check the path"
+        ) from None
     except OSError as failure:
         raise ModelFileError(f"expected a model file that can be read, got {failure.strerror or failure} at {file}") from None
     except (SafetensorError, ValueError):
@@ -276,7 +284,11 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> str:
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """The model that :func:`save_model` wrote.
+    """The model that :func:`save_model` wrote, or one that ships.
+
+    Parameters
+    ----------
+    path : of a file, or a name of :data:`maury.models.SHIPPED`: ``load_model("gaia-rvs")``.
 
     Raises
     ------

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from lamost_survey import make_survey, survey_recipe, write_lamost_files
 
 from maury.assess.repeats import RepeatErrorModel
 from maury.catalogue import read_catalogue
 from maury.cli.assess import assess
 from maury.cli.combine import combine
-from maury.demo import make_survey, write_lamost_files
 from maury.errors import CatalogueError, MauryError, ReadError, RecipeError, UsageError
 from maury.grids import AnalyticSpectra
-from maury.recipes import load_recipe, parse_recipe, run_recipe
+from maury.recipes import parse_recipe, run_recipe
 from maury.store import load_model, save_model
 
 LABELS = ("teff", "logg", "fe_h")
@@ -36,8 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``model.safetensors``, ``visits/`` (two of each of 30 stars, one truncated), ``groups.csv`` and ``labels.csv``."""
     folder = tmp_path_factory.mktemp("assess")
     make_survey(folder / "survey", n_stars=120)
-    recipe = load_recipe("demo").model_dump(mode="json")
-    recipe["validation"]["folds"], recipe["errors"]["model"] = 0, "formal"
+    recipe = survey_recipe(validation={"folds": 0}, errors={"model": "formal"})
     save_model(run_recipe(parse_recipe(recipe, "test"), folder / "survey").model, folder / "model.safetensors")
     rng = np.random.default_rng(20)
     truth = np.column_stack([rng.uniform(4500, 6300, N_STARS), rng.uniform(4.0, 4.6, N_STARS), rng.uniform(-0.8, 0.2, N_STARS)])

@@ -199,6 +199,15 @@ class TestRange:
         assert "the training range, got 8000" in text
         assert not (tmp_path / "s.fits").exists()
 
+    def test_the_ends_as_they_are_printed_belong_to_it(self, folder: Path, tmp_path: Path) -> None:
+        """`maury info` and sentences round; half a hundred-thousandth of the range is no extrapolation, a thousandth is."""
+        labels = load_model(folder / "m.safetensors").labels
+        low, width = labels.lower[0], labels.upper[0] - labels.lower[0]
+        words = ("--teff", repr(low - 5e-6 * width), *SUN[2:], "-o", str(tmp_path / "s.fits"))
+        assert run(folder, *words).exit_code == 0
+        assert only(tmp_path / "s.fits").meta["header_teff"][0] == low
+        assert "expected teff between" in refusal(folder, "--teff", repr(low - 1e-3 * width), *SUN[2:])
+
     def test_unless_it_is_asked_for_and_then_it_is_flagged(self, folder: Path, tmp_path: Path) -> None:
         result = run(folder, "--teff", "8000", *SUN[2:], "--extrapolate", "-o", str(tmp_path / "s.fits"))
         assert "1 OUT_OF_RANGE" in result.output

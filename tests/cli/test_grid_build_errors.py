@@ -13,6 +13,9 @@ from maury.grids.store import write_grid
 from maury.recipes.grid_build import build_training_set, draw_labels
 from maury.recipes.grid_source import open_recipe_grid
 
+OWN = {"kind": "nodes", "ranges": {"resolving_power": [5000, 14_500]}}
+"""Each spectrum has its own resolving power."""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,6 +39,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"grid": RECIPE["grid"] | {"fixed": {"vsini": float("nan")}}}, "expected a number for grid.fixed.vsini, got nan"),
         ({"grid": RECIPE["grid"] | {"library": LIBRARY | {"ivar": "ivar"}}}, "which have no errors, in .*, got ivar; remove it"),
         ({"instrument": {}}, "expected a resolution in \\[instrument\\], got none"),
+        ({"sample": OWN}, "expected no resolution in \\[instrument\\] beside the label resolving_power"),
+        ({"sample": OWN, "instrument": {"profile": "voigt"}}, "expected a gaussian profile .* beside the label resolving_power"),
+        (
+            {"sample": OWN | {"square_root": ["m_h"]}, "instrument": None},
+            "expected square_root labels among resolving_power, got",
+        ),
+        (
+            {"sample": {"kind": "nodes", "logarithmic": ["vsini"]}},
+            "expected ranges of labels and at least one point, got 0 ranges",
+        ),
+        ({"grid": RECIPE["grid"] | {"edges": "bend"}}, "grid.edges"),
         ({"prepare": [{"step": "rebin"}]}, "expected a preparation step among"),
         ({"prepare": [{"step": "gisic"}]}, "where augment.velocity_jitter is applied, got none"),
         ({"augment": {"snr": [0, 1]}}, "expected snr as \\(low, high\\) with 0 < low"),
@@ -52,7 +66,22 @@ def test_impossible_recipes_are_refused(changes: dict[str, Any], sentence: str) 
     [
         ({"grid": RECIPE["grid"] | {"wavelength": [8795.0, 8836.0]}}, "expected a grid that covers 879.* got 8795.00 to"),
         ({"grid": RECIPE["grid"] | {"wavelength": [8810.0, 8830.0]}}, "got pixels without data at 8801.00 to 8834.90 Å"),
-        ({"sample": {"kind": "nodes", "ranges": {"radius": [0, 1]}}}, "expected labels among teff, logg, m_h and vsini, got rad"),
+        (
+            {"grid": RECIPE["grid"] | {"wavelength": [8794.9, 8836.0], "edges": "continue"}},
+            "expected a grid that covers 879.* got 8795.00 to",
+        ),
+        (
+            {"sample": OWN | {"ranges": {"resolving_power": [500, 9000]}}, "instrument": None},
+            "expected resolving powers of 1000 or more, got",
+        ),
+        (
+            {"sample": OWN | {"ranges": {"resolving_power": [5e4, 7e4]}}, "instrument": None},
+            "expected resolving powers of 1000 to 60000, what the spectra have, got 6",
+        ),
+        (
+            {"sample": {"kind": "nodes", "ranges": {"radius": [0, 1]}}},
+            "among teff, logg, m_h, vsini and resolving_power, got rad",
+        ),
         ({"sample": {"kind": "nodes", "ranges": {"m_h": [0, 1]}}}, "expected each label once .* remove the repeated one"),
         ({"sample": {"kind": "uniform", "number": 3, "ranges": {"teff": [3000, 4000]}}}, "got none for logg, m_h; sample them"),
         ({"sample": {"kind": "lattice", "axes": {"teff": [9e3], "logg": [4.5], "m_h": [0]}}}, "teff outside 3400 to 3700"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from maury.emulate import train_cannon
+from maury.errors import UsageError
 from maury.estimates import LabelEstimates
 from maury.fit import ChiSquareFitter, EmulatorInferrer, FittedInferrer, RegionalInferrer
-from maury.fit.inferrer import ModelInferrer, inferrer_from_arrays, inferrer_to_arrays, own_labels
+from maury.fit.inferrer import ModelInferrer, fitted, inferrer_from_arrays, inferrer_to_arrays, own_labels
 from maury.flags import FitStatus, ResultFlag
 from maury.grids import AnalyticSpectra
 from maury.labels import Label
@@ -138,6 +139,15 @@ def test_saved_and_loaded_is_equal(trained: Trained, tmp_path: Path) -> None:
     about = describe_model(path)
     assert [label["name"] for label in about["labels"]] == ["teff", "logg"]
     assert about["n_pixels"] == len(WAVELENGTH)
+
+
+def test_what_needs_an_emulator_gets_it_or_one_sentence(trained: Trained) -> None:
+    inferrer, _, values = trained
+    if isinstance(inferrer, FittedInferrer):
+        assert fitted(inferrer).emulator.predict_flux(values).shape == (30, len(WAVELENGTH))
+        return
+    with pytest.raises(UsageError, match=r"expected a model with an emulator, .*, got one that turns spectra into labels alone"):
+        fitted(inferrer)
 
 
 def test_workers_change_nothing_and_are_not_saved(trained: Trained) -> None:

@@ -100,5 +100,5 @@ def test_first_weights_of_glorot() -> None:
     largest = float(network.weights[0].detach().abs().max())
     assert 0.99 * limit < largest <= limit
     assert all(not bool(bias.detach().any()) for bias in network.biases)
-    with pytest.raises(UsageError, match="initial weights among uniform, glorot, got 'he'"):
+    with pytest.raises(UsageError, match="initial weights among uniform, glorot, normal, got 'he'"):
         StackedMlp(1, (1, 2), "relu", seeded(), initial="he")

@@ -192,12 +192,6 @@ class TestSpectrumMetrics:
         np.testing.assert_allclose(found.explained_variance, (1.0 + 0.75) / 2)
         np.testing.assert_allclose(found.r2, (0.75 + 0.5) / 2)
 
-    def test_weighted_by_variance(self) -> None:
-        """Weights 1/5 and 4/5: R² is then one minus the whole sum of squares over the whole sum about the means."""
-        found = spectrum_metrics(self.spectra(), self.TRUE + self.ERROR, average="variance")
-        np.testing.assert_allclose(found.explained_variance, 0.2 * 1.0 + 0.8 * 0.75)
-        np.testing.assert_allclose(found.r2, 1.0 - 4.5 / 10.0)
-
     def test_perfect_and_mean_spectra(self) -> None:
         perfect = spectrum_metrics(self.spectra(), self.TRUE)
         assert (perfect.mse, perfect.explained_variance, perfect.r2, perfect.relative_error) == (0.0, 1.0, 1.0, 0.0)
@@ -242,5 +236,3 @@ class TestSpectrumMetrics:
     def test_wrong_usage(self) -> None:
         with pytest.raises(UsageError, match=r"expected the emulator's flux of shape \(2, 2\), got \(1, 2\)"):
             spectrum_metrics(self.spectra(), self.TRUE[:1])
-        with pytest.raises(UsageError, match="average among uniform, variance, got 'median'"):
-            spectrum_metrics(self.spectra(), self.TRUE, average="median")  # type: ignore[arg-type]

@@ -13,11 +13,17 @@ from astropy.table import MaskedColumn, Table
 from matplotlib.figure import Figure
 
 from maury.assess.calibration import galgano2020_error_model
+from maury.emulate import train_cannon
 from maury.errors import UsageError
+from maury.fit import ChiSquareFitter, EmulatorInferrer
+from maury.fit.continuum import ContinuumModes
+from maury.fit.velocity import VelocityLabel
+from maury.grids import AnalyticSpectra
 from maury.labels import LabelSet, make_label
 from maury.report import (
     cross_validation_figure,
     fit_example,
+    fit_figure,
     kiel_diagram,
     pull_histogram,
     save_figure,
@@ -25,6 +31,7 @@ from maury.report import (
     true_vs_recovered,
 )
 from maury.report.style import axis_name, decimals, signed
+from maury.spectra import Spectra
 
 LABELS = LabelSet((make_label("teff", "K"), make_label("logg", "dex")), (5000.0, 4.0), (500.0, 0.5), (4000.0, 1.0), (7000.0, 5.0))
 
@@ -140,6 +147,54 @@ def test_masked_pixels_are_shaded_and_not_drawn() -> None:
     assert len(upper.patches) == 1
     with pytest.raises(UsageError, match="of one length"):
         fit_example([1.0, 2.0], [1.0], [1.0], [1.0])
+
+
+def test_flags_of_single_labels_and_labels_in_two_rows() -> None:
+    """Six labels: two rows of three, each label's flagged stars left out of its own numbers alone."""
+    labels = LabelSet.from_training([make_label(f"x{k}", "dex") for k in range(6)], np.arange(12.0).reshape(2, 6))
+    true = np.tile(np.linspace(0.0, 1.0, 20)[:, None], (1, 6))
+    flags = np.zeros((20, 6), int)
+    flags[:5, 4] = 1
+    figure = true_vs_recovered(labels, true, true + 0.01, None, flags)
+    assert len(figure.axes) == 12
+    numbers = [axes.texts[0].get_text().splitlines()[0] for axes in figure.axes if axes.texts]
+    assert numbers == ["n = 20"] * 4 + ["n = 15", "n = 20"]
+    five = labels.only(labels.names[:5])
+    assert len(pull_histogram(five, true[:, :5], true[:, :5] + 0.01, np.full((20, 5), 0.1)).axes) == 5
+    assert len(true_vs_recovered(five, true[:, :5], true[:, :5]).axes) == 10
+
+
+def test_a_flagged_failure_does_not_set_the_limits() -> None:
+    true = np.linspace(4000.0, 6000.0, 20)[:, None]
+    labels = LabelSet.from_training([make_label("teff", "K")], true)
+    estimated, flags = true + 10.0, np.zeros(20, int)
+    estimated[3], flags[3] = 90000.0, 4
+    assert true_vs_recovered(labels, true, estimated, None, flags).axes[0].get_ylim()[1] < 7000.0
+
+
+def test_a_fit_shows_its_velocity_and_shades_what_it_did_not_use() -> None:
+    """The model at the labels found, moved by the velocity found; pixels within reach of the ends are not used by such a fit."""
+    wavelength = np.arange(5000.0, 5100.0, 0.5)
+    values = np.random.default_rng(1).uniform([4500.0, 2.0], [6000.0, 4.5], (60, 2))
+    analytic = AnalyticSpectra(("teff", "logg"))
+    training = analytic.spectra(wavelength, values, snr=500.0, seed=1)
+    emulator = train_cannon(training, (make_label("teff", "K"), make_label("logg", "dex")), values)
+    inferrer = EmulatorInferrer(emulator, ChiSquareFitter(velocity=VelocityLabel(60.0), continuum=ContinuumModes(2, 0.01)))
+    flux = analytic.flux(wavelength, values[:1], [30.0]) / analytic.continuum(wavelength, values[:1])
+    noisy = flux + 0.005 * np.random.default_rng(2).normal(size=flux.shape)
+    star = Spectra.from_arrays(wavelength, noisy, error=np.full(flux.shape, 0.005), medium="vacuum", frame="rest")
+    estimate = inferrer.infer(star)
+    figure = fit_figure(star, inferrer, estimate)
+    upper, lower = figure.axes
+    text = upper.texts[0].get_text()
+    assert abs(estimate.values[0, 2] - 30.0) < 4 * estimate.errors[0, 2]
+    assert r"$\Delta v_\mathrm{r}$ = " in text
+    assert f"χ² = {estimate.chi2[0]:.0f} for {estimate.n_pixels[0]} pixels" in text
+    drawn = np.isfinite(upper.lines[0].get_ydata())
+    assert drawn.sum() == estimate.n_pixels[0] < len(wavelength)
+    assert not drawn[:2].any()  # 60 km/s are 1 Å
+    residual = lower.lines[1].get_ydata()[drawn]
+    assert float((residual**2).sum()) == pytest.approx(float(estimate.chi2[0]), rel=0.3)  # its modes are drawn, not marginalised
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 9])

@@ -14,7 +14,8 @@ import pytest
 from maury.assess.emulation import spectrum_metrics
 from maury.emulate import PayneEmulator
 from maury.emulate.activations import ACTIVATIONS
-from maury.emulate.generator import GeneratorTraining, generate_flux, train_generator
+from maury.emulate.components import principal_components
+from maury.emulate.generator import GeneratorTraining, _confined, generate_flux, train_generator
 from maury.emulate.generator_config import PRESETS, AutoencoderConfig, GeneratorConfig, LabelNetworkConfig
 from maury.errors import UsageError
 from maury.grids import AnalyticSpectra
@@ -24,7 +25,7 @@ from maury.train.config import LoopConfig
 
 LABELS = (Label("teff", "K"), Label("logg", "dex"), Label("m_h", "dex"))
 WAVELENGTH = 8480.0 + 1.0 * np.arange(120)
-AUTOENCODER = AutoencoderConfig((40, 20), 6, True, LoopConfig("adam", 5e-3, 0.0, "cosine", 64, 80, 2, 0))
+AUTOENCODER = AutoencoderConfig((40, 20), 6, True, LoopConfig("adam", 5e-3, 0.0, "cosine", 64, 120, 2, 0))
 LABEL_NETWORK = LabelNetworkConfig((40, 20), 0.0, 0, True, LoopConfig("adamax", 1e-2, 0.0, "cosine", 64, 80, 2, 0))
 FINE_TUNE = LoopConfig("adam", 3e-3, 0.0, "cosine", 64, 60, 2, 0)
 CONFIG = GeneratorConfig(AUTOENCODER, LABEL_NETWORK, None, "silu")
@@ -60,7 +61,10 @@ def held_out_mse(training: GeneratorTraining) -> float:
 
 
 def test_it_learns(trained: GeneratorTraining) -> None:
-    """Held-out spectra to 1 % of the flux's variance by the autoencoder and 5 % by the generator; measured: 0.6 and 2.7 %."""
+    """Held-out spectra to 1 % of the flux's variance by the autoencoder and 5 % by the generator.
+
+    Measured with seeds 0 to 4: 0.1 to 0.7 % and 1.0 to 3.3 %.
+    """
     spectra, _ = library()
     rows, variance = trained.held_back, spectra.flux.var(axis=0).mean()
     assert spectrum_metrics(spectra[rows], trained.autoencoder.reconstruct(spectra[rows])).mse < 0.01 * variance
@@ -85,7 +89,7 @@ def test_fine_tuning_that_does_harm_is_undone(trained: GeneratorTraining) -> Non
 
 def test_history_is_in_units_of_the_flux(tuned: GeneratorTraining) -> None:
     """The best validation loss of the loop is the mean squared error that the finished model has on those spectra; the shortened
-    basis adds less than (1e-5)²."""
+    basis adds less than a hundredth."""
     spectra, _ = library()
     rows = tuned.held_back
     found = spectrum_metrics(spectra[rows], tuned.autoencoder.reconstruct(spectra[rows])).mse
@@ -95,8 +99,11 @@ def test_history_is_in_units_of_the_flux(tuned: GeneratorTraining) -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 @pytest.mark.parametrize("standardise", [False, True])
-def test_the_generator_is_the_decoder_of_the_label_network_s_latent_numbers(activation: str, standardise: bool) -> None:
+def test_the_generator_is_the_decoder_of_the_label_network_s_latent_numbers(
+    activation: str, standardise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Layer by layer: after the label network's layers, the activation (for ReLU: the clip at 0) and the decoder of stage one."""
+    monkeypatch.setattr(PayneEmulator, "compressed", lambda self, tolerance: self)
     loop = replace(AUTOENCODER.loop, max_epochs=4, schedule="constant")
     config = GeneratorConfig(
         replace(AUTOENCODER, standardise=standardise, loop=loop), replace(LABEL_NETWORK, loop=loop), None, activation
@@ -108,8 +115,22 @@ def test_the_generator_is_the_decoder_of_the_label_network_s_latent_numbers(acti
         out = ACTIVATIONS[activation](out @ weight[0] + bias[0])[0]
     assert out.shape == (20, 6)
     wanted = training.autoencoder.decode(out)
-    np.testing.assert_allclose(training.emulator.predict_flux(values[:20]), wanted, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(training.emulator.predict_flux(values[:20]), wanted, rtol=0, atol=1e-5)
     assert isinstance(training.emulator, PayneEmulator)
+
+
+def test_what_no_training_spectrum_has_is_taken_out(tuned: GeneratorTraining) -> None:
+    """Noise of the decoder at right angles to the principal components goes, exactly; what lies in their space stays."""
+    spectra, values = library()
+    centre, vectors, _ = principal_components(spectra.flux, spectra.ivar > 0, np.ones(320), 7)
+    noise = 1e-3 * np.random.default_rng(4).standard_normal(tuned.emulator.basis.shape)
+    inside, outside = tuned.emulator.basis @ vectors.T @ vectors, noise - noise @ vectors.T @ vectors
+    rough = replace(tuned.emulator, mean=centre + outside[0], basis=inside + outside)
+    found = _confined(rough, spectra, 7)
+    assert found.basis.shape == (7, 120)
+    np.testing.assert_allclose(
+        found.predict_flux(values), replace(rough, mean=centre, basis=inside).predict_flux(values), rtol=0, atol=1e-12
+    )
 
 
 def test_draws_of_one_spectrum_are_held_back_together() -> None:
@@ -118,7 +139,9 @@ def test_draws_of_one_spectrum_are_held_back_together() -> None:
     groups = np.repeat(np.arange(80), 4).tolist()
     quick = LoopConfig("adam", 1e-3, 0.0, "constant", 64, 1, 1, 0)
     config = GeneratorConfig(replace(AUTOENCODER, loop=quick), replace(LABEL_NETWORK, loop=quick))
-    held = train_generator(spectra, LABELS, values, config, groups=groups).held_back
+    training = train_generator(spectra, LABELS, values, replace(config, components=7), groups=groups)
+    held = training.held_back
+    assert len(training.emulator.basis) <= 7
     assert held.sum() == 64
     assert set(held.reshape(80, 4).sum(axis=1)) == {0, 4}
 
@@ -128,10 +151,11 @@ def test_a_dead_unit_is_reported() -> None:
     loop = LoopConfig("adam", 0.03, 0.0, "constant", 64, 6, 1, 0)
     config = GeneratorConfig(replace(AUTOENCODER, latent=12, standardise=False, loop=loop), LABEL_NETWORK, None, "relu")
     training = train(config)
-    spread = training.latents[~training.held_back].std(axis=0)
-    assert 0 < training.n_active < 12
-    assert training.dead == tuple(np.flatnonzero(spread == 0))
-    assert training.remarks[0].startswith(f"{len(training.dead)} of 12 latent units are dead ({training.dead[0]}")
+    dead = training.latents[~training.held_back].std(axis=0) == 0
+    assert 0 < dead.sum() < 12
+    np.testing.assert_array_equal(training.active, ~dead)
+    names = ", ".join(map(str, np.flatnonzero(dead)))
+    assert training.remarks[0].startswith(f"{dead.sum()} of 12 latent units are dead ({names}): the same for every spectrum")
 
 
 def test_masked_pixels_have_no_influence() -> None:
@@ -232,10 +256,11 @@ class TestUsage:
         ("build", "text"),
         [
             (lambda: GeneratorConfig(activation="swish"), "activation among .*, got 'swish'"),
-            (lambda: GeneratorConfig(initial="he"), "initial among glorot, uniform, got 'he'"),  # type: ignore[arg-type]
+            (lambda: GeneratorConfig(initial="he"), "initial among uniform, glorot, normal, got 'he'"),  # type: ignore[arg-type]
             (lambda: GeneratorConfig(scaling="rang"), "scaling among range, percentile, got 'rang'"),  # type: ignore[arg-type]
             (lambda: GeneratorConfig(validation_fraction=0.6), "above 0 and up to 0.5, got 0.6"),
             (lambda: GeneratorConfig(seed=-1), "seed >= 0, got -1"),
+            (lambda: GeneratorConfig(components=-1), "components >= 0, got -1"),
             (lambda: AutoencoderConfig(hidden=()), "at least one hidden layer"),
             (lambda: AutoencoderConfig(latent=0), "latent >= 1, got 0"),
             (lambda: LabelNetworkConfig(hidden=(3, 0)), r"at least one hidden layer of at least one neuron, got \[3, 0\]"),

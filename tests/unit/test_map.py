@@ -15,7 +15,7 @@ SOURCE = Path(maury.__file__).parent
 
 VOCABULARY = ("errors", "constants", "flags", "labels", "spectra", "estimates", "protocols", "files", "threads")
 FLOW = ("read", "grids", "prepare", "networks", "train", "emulate", "regress", "fit", "assess", "catalogue", "report")
-ACROSS = ("model", "store", "recipes", "demo", "cli")
+ACROSS = ("model", "models", "store", "recipes", "demo", "cli")
 RANK = dict.fromkeys(VOCABULARY, 0) | {room: i + 1 for i, room in enumerate(FLOW)} | dict.fromkeys(ACROSS, 99)
 
 

@@ -185,7 +185,7 @@ def test_published_shape() -> None:
     """METHODS 3: 15 -> 5000 -> 2000 -> 1000 -> 512 -> 64 -> out, counted by hand, one network per label."""
     preset = PRESETS["gebran2024"]
     assert preset.hidden == (5000, 2000, 1000, 512, 64)
-    assert (preset.components, preset.activation, preset.initialiser, preset.joint) == (15, "relu", "normal", False)
+    assert (preset.components, preset.activation, preset.initial, preset.joint) == (15, "relu", "normal", False)
     assert (preset.loop.optimiser, preset.loop.batch_size) == ("adamax", 512)
     small = _network(2, replace(preset, hidden=(500, 200)))
     assert sum(p.numel() for p in small.parameters()) == 2 * (15 * 500 + 500 + 500 * 200 + 200 + 200 + 1)
@@ -201,7 +201,7 @@ def test_published_shape() -> None:
         ({"snr": (50.0, 20.0)}, "expected snr as two finite numbers 0 < lowest <= highest"),
         ({"validation_fraction": 0.7}, "expected a validation_fraction above 0"),
         ({"activation": "gelu"}, "expected activation among"),
-        ({"initialiser": "zeros"}, "expected initialiser among uniform, normal"),
+        ({"initial": "zeros"}, "expected initial among uniform, glorot, normal"),
     ],
 )
 def test_wrong_settings(settings: dict[str, object], text: str) -> None:
@@ -213,15 +213,22 @@ def test_wrong_usage(training: PcaMlpTraining) -> None:
     values = _values(20, 16)
     with pytest.raises(UsageError, match="expected labels for 20 spectra, got 10 rows"):
         train_pca_mlp(_clean(values), LABELS, values[:10])
-    with pytest.raises(UsageError, match="at least 3 groups, of which each network holds back one in 3, got 2"):
+    with pytest.raises(UsageError, match="at least 3 stars, of which each network holds back one in 3, got 2"):
         train_pca_mlp(_clean(values), LABELS, values, CONFIG, groups=("a", "b") * 10)
     short = Spectra.from_arrays(WAVELENGTH[1:], np.ones((1, 149)), ivar=np.ones((1, 149)), medium="vacuum", frame="rest")
     with pytest.raises(UsageError, match="expected spectra on the model's grid of 150 pixels"):
         training.inferrer.infer(short)
-    with pytest.raises(UsageError, match="expected a model with an emulator, got one of kind 'pca_mlp'"):
-        training.inferrer.emulator  # noqa: B018
-    with pytest.raises(UsageError, match="expected a model that fits spectra"):
-        training.inferrer.fitter  # noqa: B018
+
+
+def test_assess_leaves_out_what_needs_an_emulator(training: PcaMlpTraining) -> None:
+    from rich.console import Console
+
+    from maury.cli.assess import _emulation
+
+    preparation = Preparation.from_config([{"step": "resample", "start": 5000, "stop": 5300, "spacing": 2}])
+    console = Console(record=True, width=100)
+    _emulation(console, Model(preparation, training.inferrer), [_clean(_values(2, 3))], _values(2, 3), ("teff", []), None)
+    assert console.export_text().strip() == "no spectra generated from the known labels: this model has no emulator"
 
 
 def test_a_model_file_of_an_unknown_kind_is_refused(training: PcaMlpTraining) -> None:

@@ -188,7 +188,7 @@ def test_the_recipes_of_the_issue_ship() -> None:
     assert {"miles", "lamost", "galgano2020", "imig2022", "miles-payne", "lamost-payne"} <= set(builtin_recipes())
 
 
-@pytest.mark.parametrize(("text", "match"), [("name = ", "in TOML"), (None, "expected a TOML file or one of demo, galgano2020")])
+@pytest.mark.parametrize(("text", "match"), [("name = ", "in TOML"), (None, "expected a TOML file or one of .*galgano2020")])
 def test_no_recipe(tmp_path: Path, text: str | None, match: str) -> None:
     path = tmp_path / "r.toml"
     if text is not None:

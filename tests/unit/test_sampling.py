@@ -86,6 +86,14 @@ def test_sobol_points_are_even() -> None:
         assert (np.bincount((column * 1024).astype(int), minlength=1024) == 1).all()
 
 
+def test_square_root_is_denser_at_the_low_end() -> None:
+    """10 + 300 u² with u uniform: the half of the points lies in the lowest quarter; of 1024 Sobol points to one."""
+    plain = sample(Sobol({"vsini": (10.0, 310.0)}, 1024, seed=1))
+    values = sample(Sobol({"vsini": (10.0, 310.0)}, 1024, seed=1, square_root=("vsini",)))
+    assert abs(np.count_nonzero(values < 85.0) - 512) <= 1
+    assert np.allclose(values, 10.0 + (plain - 10.0) ** 2 / 300.0)
+
+
 def test_a_range_of_no_width_is_a_constant() -> None:
     assert (sample(Uniform({"teff": (3000.0, 3000.0), "logg": (4.0, 5.0)}, 10))[:, 0] == 3000.0).all()
 
@@ -98,6 +106,8 @@ def test_a_range_of_no_width_is_a_constant() -> None:
         ({"ranges": {"teff": (4000.0, 3000.0)}, "wanted": 3}, "expected the range of teff as \\(low, high\\)"),
         ({"ranges": {"teff": (np.nan, 3000.0)}, "wanted": 3}, "expected the range of teff"),
         ({"ranges": BOX, "wanted": 3, "logarithmic": ("vsini",)}, "expected a positive range of vsini"),
+        ({"ranges": BOX, "wanted": 3, "square_root": ("m_h",)}, "expected square_root labels among teff, logg, vsini, got m_h"),
+        ({"ranges": BOX, "wanted": 3, "logarithmic": ("teff",), "square_root": ("teff",)}, "expected teff in one of logarithmic"),
         ({"ranges": BOX, "wanted": 3, "logarithmic": ("m_h",)}, "expected logarithmic labels among teff, logg, vsini, got m_h"),
     ],
 )

@@ -198,7 +198,7 @@ class TestLosses:
         config = replace(PayneConfig(), loss=loss)
         weights, held = np.array([3.0, 1.0]), np.array([[False, False], [False, True]])
         self.network = network
-        return _Objective(network, config, np.zeros((2, 1)), target, weights, held, "cpu")
+        return _Objective(config, np.zeros((2, 1)), target, weights, held, "cpu")
 
     def test_mse_by_share_and_star_weight(self) -> None:
         objective = self.objective("mse", None)
@@ -232,9 +232,9 @@ class TestLosses:
         network = StackedMlp(2, (1, 5), "tanh", torch.Generator().manual_seed(0))
         target = _Target.of(spectra, np.ones(6), config)
         held = np.arange(6) % 2 == np.arange(2)[:, None]
-        plain = _Objective(network, config, np.zeros((6, 1)), target, np.ones(6), held, "cpu")
+        plain = _Objective(config, np.zeros((6, 1)), target, np.ones(6), held, "cpu")
         masked = replace(target, good=np.ones((6, 5), dtype=bool))
-        other = _Objective(network, config, np.zeros((6, 1)), masked, np.ones(6), held, "cpu")
+        other = _Objective(config, np.zeros((6, 1)), masked, np.ones(6), held, "cpu")
         index = torch.arange(6)
         torch.testing.assert_close(plain.loss(network, index), other.loss(network, index), rtol=1e-5, atol=0)
 
@@ -373,6 +373,18 @@ class TestCheckpoints:
             assert (loaded[0][name].shape, loaded[0][name].dtype) == (array.shape, array.dtype)
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["f.safetensors"]
         assert Checkpoint(tmp_path / "deep", "g").load() is None
+
+    def test_one_of_an_earlier_form_is_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before dropout its state was not kept: such a training starts anew and ends as an undisturbed one."""
+        config = replace(CONFIG, max_epochs=4, batch_size=6)
+        wanted, _ = self.train(config)
+        with monkeypatch.context() as earlier:
+            earlier.setattr("maury.train.checkpoint._META", "maury_checkpoint")
+            Checkpoint(tmp_path, "f").save({"generator": np.zeros(5056, np.uint8)}, {"epoch": 2, "stale": 0})
+        assert Checkpoint(tmp_path, "f").load() is None
+        found, _ = self.train(config, Checkpoint(tmp_path, "f", 0.0))
+        for a, b in zip(wanted.parameters(), found.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
 
     def test_any_damage_is_noticed(self, tmp_path: Path) -> None:
         """300 flipped bits or cuts with a fixed seed; a checkpoint that is not whole is none."""

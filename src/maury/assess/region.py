@@ -85,8 +85,8 @@ class TrainingRegion:
     density: TrainingDensity | None = None
 
     @classmethod
-    def from_training(cls, labels: LabelSet, values: ArrayLike) -> TrainingRegion:
-        """Region filled by (n_stars, K) training labels in label units."""
+    def from_training(cls, labels: LabelSet, values: ArrayLike, *, hull: bool = True) -> TrainingRegion:
+        """Region of (n_stars, K) training labels in label units; labels drawn from a box need no ``hull`` beside its range."""
         scaled = labels.scale(values)
         covariance = np.atleast_2d(np.cov(scaled, rowvar=False))
         # nearly one-dimensional label sets (Teff, R, M, L of M dwarfs) would otherwise give a singular matrix
@@ -94,7 +94,7 @@ class TrainingRegion:
         centre = scaled.mean(axis=0)
         distance = _mahalanobis(scaled, centre, inverse)
         limit = float(np.quantile(distance, _MAHALANOBIS_QUANTILE))
-        return cls(centre, inverse, limit, _hull_facets(scaled), TrainingDensity.from_training(scaled))
+        return cls(centre, inverse, limit, _hull_facets(scaled) if hull else None, TrainingDensity.from_training(scaled))
 
     def outside(self, labels: LabelSet, values: ArrayLike) -> NDArray[np.bool_]:
         """(n,) True where labels (n, K) lie outside the hull or beyond the Mahalanobis limit; False for NaN labels."""

@@ -15,6 +15,7 @@ from maury.cli.generate import CONTEXT, generate
 from maury.cli.grid import grid_app
 from maury.cli.infer import infer
 from maury.cli.info import info
+from maury.cli.models import models
 from maury.cli.read import read
 from maury.cli.recipes import recipes
 from maury.cli.rv import rv
@@ -25,15 +26,17 @@ USER_ERROR = 2
 WELCOME = """[bold]maury[/] turns stellar spectra into stellar labels, with errors and flags.
 
 First steps:
-  [bold]maury demo -o demo/[/]                       the whole road on made-up spectra, in a minute
-  [bold]maury read my_spectra/*.fits[/]              what is in my files?
-  [bold]maury recipes[/]                             which models can be trained?
+  [bold]maury infer gaia-rvs *.csv -o rvs.fits[/]      Gaia RVS spectra? Try this first
+  [bold]maury demo -o demo/[/]                         none? The same on made-up ones
+  [bold]maury models[/]                                what ships, and its cards
+  [bold]maury generate gaia-rvs --teff 5777 --logg 4.44 --mh 0 -o sun.fits[/]
+  [bold]maury read my_spectra/*.fits[/]                what is in my files?
+  [bold]maury recipes[/]                               which models can be trained?
   [bold]maury train miles --data DIR -o m.safetensors[/]
   [bold]maury infer m.safetensors *.fits -o stars.fits[/]
-  [bold]maury generate m.safetensors --teff 5777 --logg 4.44 --fe_h 0 -o sun.fits[/]
-  [bold]maury rv *.fits --template m.safetensors[/]     radial velocities, for spectra without
-  [bold]maury grid --help[/]                         model spectra: fetch, look, build a training set
-  [bold]maury info stars.fits[/]                     what did I get, and from what?
+  [bold]maury rv *.fits --template m.safetensors[/]    velocities, for spectra without
+  [bold]maury grid --help[/]                           model spectra and training sets
+  [bold]maury info stars.fits[/]                       what did I get, and from what?
 
 Every command has [bold]--help[/]."""
 
@@ -44,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (read, recipes, train, infer, info, demo, assess, combine, rv):
+for command in (read, models, recipes, train, infer, info, demo, assess, combine, rv):
     app.command(command.__name__)(command)
 app.command("generate", context_settings=CONTEXT)(generate)
 app.add_typer(grid_app)

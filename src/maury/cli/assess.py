@@ -224,14 +224,19 @@ def _emulation(
     import numpy as np
 
     from maury.assess.emulation import LIMITS, emulator_accuracy, fitted_flux, share_per_pixel
+    from maury.fit import FittedInferrer
 
+    inferrer = model.inferrer
+    if not isinstance(inferrer, FittedInferrer):
+        console.print("\nno spectra generated from the known labels: this model has no emulator")
+        return
     prepared = model.preparation.prepare_each(batches)
     if prepared.spectra is None:
         return
     first = np.concatenate([[0], np.cumsum([len(batch) for batch in batches])])
     known_labels = truth[[first[source.batch] + source.row for source in prepared.sources]]
-    flux = fitted_flux(model.inferrer, prepared.spectra, known_labels)
-    known = model.inferrer.emulator.model_covariance.known
+    flux = fitted_flux(inferrer, prepared.spectra, known_labels)
+    known = inferrer.emulator.model_covariance.known
     values = known_labels[:, model.labels.index(by[0])]
     rows = emulator_accuracy(prepared.spectra, flux, known=known, by=(by[0], values), ranges=by[1])
     console.print(

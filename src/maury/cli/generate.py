@@ -26,12 +26,21 @@ if TYPE_CHECKING:
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The labels are options whose names only the model knows."""
 
+DEFAULTS = {
+    "v_micro": (1.0, "usual for stars like the Sun; giants and hot stars have 1.5 to 3"),
+    "vsini": (0.0, "no rotation"),
+    "v_macro": (0.0, "no macroturbulence"),
+}
+"""Labels that may be left out: value in the house's unit, and why that. A constant v_micro, not a relation with Teff and log g:
+each of the published ones holds for some stars only, and a constant surprises nobody."""
+
 _BAR_AFTER_SECONDS = 2.0
+_EDGE = 1e-5  # of the training range: ends as they are printed, and a v sin i of 0 where the slowest training star has 1e-9 km/s
 
 
 def generate(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model file of `maury train`.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Model file of `maury train`, or a name of `maury models`.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .fits, or .csv for a single star.")] = Path(
         "spectra.fits"
     ),
@@ -43,34 +52,35 @@ def generate(
     ] = False,
     medium: Annotated[str | None, typer.Option("--medium", help="air or vacuum, for models that do not say.")] = None,
 ) -> None:
-    """Generate spectra of given labels: `maury generate m.safetensors --teff 5777 --logg 4.44 --fe_h 0`.
+    """Generate spectra of given labels: `maury generate gaia-rvs --teff 5777 --logg 4.44 --mh 0`.
 
     Each label of the model (`maury info MODEL` lists them) is an option of its name. With --table they are its columns; a label
-    given as an option holds for all rows then.
+    given as an option holds for all rows then. v_micro (then 1 km/s), vsini and v_macro (then 0) may be left out.
     """
     from maury.catalogue import run_provenance
     from maury.catalogue.spectra_file import check_spectra_name, write_spectra
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
+    from maury.fit.inferrer import fitted
     from maury.store import load_model
 
-    loaded = load_model(_model_path(model))
-    options = label_options(context.args, loaded.labels)
-    ids, values = _stars(loaded.labels, options, table)
+    loaded = load_model(_not_an_option(model))
+    labels = fitted(loaded.inferrer).emulator.labels  # a velocity that is fitted along is none of a spectrum at rest
+    ids, values, assumed = _stars(labels, label_options(context.args, labels), table)
     check_spectra_name(output, len(values))
     generator = _generator(loaded, medium)
     if not extrapolate:
-        _require_range(loaded.labels, ids, values)
+        values = _in_range(labels, ids, values)
     with stage_bars() as report:
         flags = write_spectra(
             output,
             generator,
             values,
             ids=ids,
-            provenance=run_provenance(model_file=model.name, model=loaded.provenance.get("recipe", {}).get("name")),
+            provenance=run_provenance(model_file=Path(model).name, model=loaded.provenance.get("recipe", {}).get("name")),
             progress=_late(report),
         )
-    _print(output_console(), generator, flags, output)
+    _print(output_console(), generator, flags, output, assumed)
 
 
 def label_options(words: Sequence[str], labels: LabelSet) -> dict[str, float]:
@@ -112,16 +122,16 @@ def _described(labels: LabelSet) -> str:
     return ", ".join(f"{name} {low:.5g} to {high:.5g} {unit}" for name, unit, low, high in ranges)
 
 
-def _model_path(model: Path) -> Path:
+def _not_an_option(model: str) -> str:
     from maury.errors import UsageError
 
-    if str(model).startswith("-"):
+    if model.startswith("-"):
         raise UsageError(f"expected the model file first, got {model}; write maury generate MODEL --NAME VALUE ...")
     return model
 
 
-def _stars(labels: LabelSet, options: dict[str, float], table: Path | None) -> tuple[list[str], FloatArray]:
-    """Names and (n, K) labels of the stars, from the options and the table together."""
+def _stars(labels: LabelSet, options: dict[str, float], table: Path | None) -> tuple[list[str], FloatArray, dict[str, float]]:
+    """Names and (n, K) labels of the stars, from the options and the table together; and what was assumed of labels left out."""
     import numpy as np
 
     from maury.errors import UsageError
@@ -130,16 +140,19 @@ def _stars(labels: LabelSet, options: dict[str, float], table: Path | None) -> t
     both = [name for name in labels.names if name in options and name in columns]
     if both:
         raise UsageError(f"expected each label once, got {both[0]} as an option and in {table}; leave one out")
-    missing = [name for name in labels.names if name not in options and name not in columns]
+    left_out = [name for name in labels.names if name not in options and name not in columns]
+    assumed = {name: DEFAULTS[name][0] for name in left_out if name in DEFAULTS}
+    missing = [name for name in left_out if name not in assumed]
     if missing:
         where = "as options (--NAME VALUE)" if table is None else f"as columns of {table} or options"
         raise UsageError(f"expected all labels of this model {where}: {_described(labels)}; got none for {', '.join(missing)}")
-    values = np.column_stack([columns.get(name, np.full(len(ids), options.get(name, np.nan))) for name in labels.names])
+    given = {**assumed, **options}
+    values = np.column_stack([columns.get(name, np.full(len(ids), given.get(name, np.nan))) for name in labels.names])
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         row, k = wrong[0]
         raise UsageError(f"expected finite labels, got {values[row, k]} for {labels.names[k]} of star {ids[row]}; correct it")
-    return ids, values
+    return ids, values, assumed
 
 
 def _table_columns(labels: LabelSet, path: Path) -> tuple[list[str], dict[str, FloatArray]]:
@@ -173,6 +186,7 @@ def _table_columns(labels: LabelSet, path: Path) -> tuple[list[str], dict[str, F
 def _generator(model: Model, medium: str | None) -> SpectrumGenerator:
     from maury.catalogue.spectra_file import SpectrumGenerator, medium_of
     from maury.errors import UsageError
+    from maury.fit.inferrer import fitted
 
     said = medium_of(model.preparation) or model.provenance.get("medium") or medium
     if said not in ("vacuum", "air"):
@@ -182,15 +196,26 @@ def _generator(model: Model, medium: str | None) -> SpectrumGenerator:
         )
     # of a model of regions the global emulator: it describes the MILES training spectra better than the blended regional ones in
     # four of five Teff ranges (median rms 2.8 against 3.0 % at 4800-5800 K), and it has no seams
-    return SpectrumGenerator(model.inferrer.emulator, model.region, model.preparation, cast("Medium", said), model.model_id)
+    return SpectrumGenerator(
+        fitted(model.inferrer).emulator, model.region, model.preparation, cast("Medium", said), model.model_id
+    )
 
 
-def _require_range(labels: LabelSet, ids: list[str], values: FloatArray) -> None:
+def _in_range(labels: LabelSet, ids: list[str], values: FloatArray) -> FloatArray:
+    """The labels, those a hair's breadth outside the training range put to its end.
+
+    Raises
+    ------
+    UsageError
+        If one lies farther outside.
+    """
     import numpy as np
 
     from maury.errors import UsageError
 
-    outside = np.argwhere(~labels.in_range(values))
+    lower, upper = np.array(labels.lower), np.array(labels.upper)
+    near = np.clip(values, lower, upper)
+    outside = np.argwhere(np.abs(near - values) > _EDGE * (upper - lower))
     if len(outside):
         row, k = outside[0]
         more = len(np.unique(outside[:, 0])) - 1
@@ -200,6 +225,7 @@ def _require_range(labels: LabelSet, ids: list[str], values: FloatArray) -> None
             f"training range, got {values[row, k]:g}{f' ({more} more stars are outside)' if more else ''}; change it, or add "
             "--extrapolate to get a flagged spectrum"
         )
+    return near
 
 
 def _late(report: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
@@ -213,7 +239,9 @@ def _late(report: Callable[[str, int, int], None]) -> Callable[[int, int], None]
     return step
 
 
-def _print(console: Console, generator: SpectrumGenerator, flags: NDArray[np.int64], output: Path) -> None:
+def _print(
+    console: Console, generator: SpectrumGenerator, flags: NDArray[np.int64], output: Path, assumed: dict[str, float]
+) -> None:
     from collections import Counter
 
     from maury.catalogue.spectra_file import form_sentence
@@ -224,6 +252,10 @@ def _print(console: Console, generator: SpectrumGenerator, flags: NDArray[np.int
     where = f"{wavelength[0]:.1f}-{wavelength[-1]:.1f} Å {generator.medium}, rest frame"
     console.print(f"{what}, {where}, written to {output}", markup=False)
     console.print(form_sentence(generator.preparation), markup=False)
+    labels = generator.emulator.labels
+    for name, value in assumed.items():
+        unit = labels.units[labels.index(name)]
+        console.print(f"{name} was not given: {value:g} {unit} ({DEFAULTS[name][1]})", markup=False)
     counts = Counter(name for flag in flags.tolist() for name in names_of(ResultFlag, flag))
     if counts:
         console.print("flagged: " + ", ".join(f"{n} {name}" for name, n in counts.most_common()), markup=False)

@@ -26,7 +26,7 @@ _MANY_FILES = 2000  # from here on, reading in several processes saves more than
 
 
 def infer(
-    model: Annotated[Path, typer.Argument(help="Model file of `maury train`.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Model file of `maury train`, or a name of `maury models`.", show_default=False)],
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Catalogue: .fits .vot .parquet .ecsv .csv")] = Path(
         "stars.fits"
@@ -42,7 +42,9 @@ def infer(
         typer.Option("--photometry", help="Table with columns file, bp_rp and m_g (mag, free of extinction): where fits start."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda: sums over pixels on a GPU.")] = "cpu",
-    plots: Annotated[Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the first fit.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the best exposed star with its fit.")
+    ] = None,
 ) -> None:
     """Infer labels of spectra and write a catalogue; a file that cannot be read keeps a row with its reason."""
     from maury.catalogue import build_catalogue, run_provenance, write_catalogue
@@ -70,9 +72,9 @@ def infer(
             result = _with_columns(result, velocities, _VELOCITY)
         if photometry is not None:
             result = _with_columns(result, photometry, _PHOTOMETRY)
-        estimates = _estimates(loaded, result, [str(path) for path in spectra], report)
+        estimates = estimates_of(loaded, result, [str(path) for path in spectra], report)
     model_id = loaded.model_id
-    provenance = run_provenance(model_file=model.name, model=loaded.provenance.get("recipe", {}).get("name"))
+    provenance = run_provenance(model_file=Path(model).name, model=loaded.provenance.get("recipe", {}).get("name"))
     table = build_catalogue(estimates, model_id=model_id, provenance=provenance)
     write_catalogue(table, output)
     if plots is not None:
@@ -82,8 +84,10 @@ def infer(
         raise typer.Exit(2)
 
 
-def _estimates(model: Model, result: ReadResult, files: list[str], report: Callable[[str, int, int], None]) -> LabelEstimates:
-    """Estimates of all spectra and a row for each file that could not be read, in the order of the command line."""
+def estimates_of(
+    model: Model, result: ReadResult, files: list[str], report: Callable[[str, int, int], None] | None
+) -> LabelEstimates:
+    """Estimates of all spectra and a row for each file that could not be read, in the order of ``files``, which were read."""
     import numpy as np
 
     from maury.estimates import LabelEstimates
@@ -108,8 +112,9 @@ def _estimates(model: Model, result: ReadResult, files: list[str], report: Calla
 
 def _require_isochrones(model: Model) -> None:
     from maury.errors import UsageError
+    from maury.fit.inferrer import FittedInferrer
 
-    if model.inferrer.fitter.photometry is None:
+    if not isinstance(model.inferrer, FittedInferrer) or model.inferrer.fitter.photometry is None:
         raise UsageError(
             "expected a model with isochrones for --photometry, got one without; train it with photometry in the recipe's [fit], "
             "or leave the option out (fits then start at the best points of a search)"
@@ -194,41 +199,24 @@ def _plots(table: Any, model: Model, result: ReadResult, estimates: LabelEstimat
 
 
 def _fit_plot(prepared: Spectra, model: Model, estimates: LabelEstimates, path: Path) -> None:
-    """The best exposed star without flag (or, if all have one, with the fewest) and its fit."""
+    """The best exposed star without flag (or, if all have one, of all) and its fit; nothing for models that fit no spectra."""
     import numpy as np
 
-    from maury.report.fit_figure import fit_example
+    from maury.fit.inferrer import FittedInferrer
+    from maury.report.fit_figure import fit_figure
     from maury.report.style import save_figure
 
+    if not isinstance(model.inferrer, FittedInferrer):
+        return
     row_of = {name: i for i, name in enumerate(estimates.ids.tolist())}
     rows = np.array([row_of[name] for name in prepared.ids.tolist()])
     fitted = np.isfinite(estimates.chi2[rows])
     if not fitted.any():
         return
     clean = fitted & (estimates.flag[rows] == 0)
-    snr = np.where(clean if clean.any() else fitted, np.nan_to_num(np.array(prepared.meta["snr"], dtype=float)), -1.0)
-    best = int(np.argmax(snr))
-    row, star = rows[best], prepared[best : best + 1]
-    emulator, modes = model.inferrer.emulator, model.inferrer.fitter.continuum
-    values = estimates.values[row : row + 1]
-    flux = emulator.predict_flux(values) if modes is None else modes.fitted(star, emulator, values)
-    known = emulator.model_covariance.known
-    label_lines = [f"{n} {v:.4g} ± {e:.2g} {u}" for n, v, e, u in _labels_of(estimates, row)]
-    figure = fit_example(
-        star.wavelength,
-        star.flux[0],
-        np.where(known, star.ivar[0], 0.0),
-        np.where(known, flux[0], np.nan),
-        medium=star.medium,
-        title=f"{star.ids[0]}, S/N {snr[best]:.0f} per pixel",
-        text="\n".join(label_lines),
-    )
-    save_figure(figure, path)
-
-
-def _labels_of(estimates: LabelEstimates, row: int) -> list[tuple[str, float, float, str]]:
-    labels = estimates.labels
-    return list(zip(labels.names, estimates.values[row], estimates.errors[row], labels.units, strict=True))
+    snr = np.nan_to_num(np.ma.filled(np.ma.MaskedArray(prepared.meta["snr"], dtype=float), np.nan))
+    best = int(np.argmax(np.where(clean if clean.any() else fitted, snr, -1.0)))
+    save_figure(fit_figure(prepared[best : best + 1], model.inferrer, estimates[rows[best : best + 1]]), path)
 
 
 def _print(console: Console, estimates: LabelEstimates, output: Path) -> None:

@@ -17,7 +17,9 @@ _LONG = 400  # characters
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A model of `maury train` or a catalogue of `maury infer`.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(help="A model (file, or name of `maury models`) or a catalogue of `maury infer`.", show_default=False)
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
 ) -> None:
     """Say what a model or a catalogue is: labels, units, ranges, flags, versions, the command that made it."""
@@ -33,19 +35,23 @@ def info(
         _print_catalogue(output_console(), about)
 
 
-def _is_model(file: Path) -> bool:
+def _is_model(file: str) -> bool:
     from maury.catalogue.formats import FORMAT_OF_SUFFIX, has_catalogue_suffix
     from maury.errors import UsageError
+    from maury.models import SHIPPED, is_shipped
 
-    if file.suffix.lower() == _MODEL_SUFFIX:
+    if is_shipped(file) or Path(file).suffix.lower() == _MODEL_SUFFIX:
         return True
     if not has_catalogue_suffix(file):
         known = ", ".join((_MODEL_SUFFIX, *FORMAT_OF_SUFFIX))
-        raise UsageError(f"expected a model or a catalogue (name ending in {known}), got {file}; for spectra use `maury read`")
+        raise UsageError(
+            f"expected a model or a catalogue (name ending in {known}, or {', '.join(SHIPPED)}), got {file}; "
+            "for spectra use `maury read`"
+        )
     return False
 
 
-def _describe(file: Path, is_model: bool) -> dict[str, Any]:
+def _describe(file: str, is_model: bool) -> dict[str, Any]:
     if is_model:
         from maury.store import describe_model
 

@@ -16,6 +16,10 @@ STAGES = {
     "degrade": "degrading",
     "build": "building spectra",
     "assemble": "writing chunks",
+    "generator": "training networks",
+    "small generator": "smaller generator",
+    "checker": "training checker",
+    "own checker": "our checker",
 }
 
 

@@ -29,8 +29,8 @@ _DENSE = 0.9  # part of the training stars that templates are taken from: a mode
 def rv(
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
     template: Annotated[
-        list[Path],
-        typer.Option("--template", "-t", help="Spectra at rest (any format), or a model of `maury train`. May be repeated."),
+        list[str],
+        typer.Option("--template", "-t", help="Spectra at rest (any format), or a model (file or name). May be repeated."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv .ecsv .fits")] = Path("velocities.csv"),
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Velocities to search, km/s.")] = (-500.0, 500.0),
@@ -61,7 +61,7 @@ def rv(
     rule = ContinuumRule(cast("Any", continuum), window)
     settings = CrossCorrelation(low=range_[0], high=range_[1], continuum=rule, floor=floor)
     said = cast("Medium | None", medium)
-    correlator = CrossCorrelator(tuple(batch for path in template for batch in _templates(path, said)), settings)
+    correlator = CrossCorrelator(tuple(batch for source in template for batch in _templates(source, said)), settings)
     with stage_bars() as report:
         result = read_files(spectra, format, lambda done, total: report("read", done, total), medium=said, snr=snr)
         table = _measured(correlator, result, [str(path) for path in spectra], keep_tellurics, report)
@@ -74,15 +74,16 @@ def rv(
 # -- templates ----------------------------------------------------------------------------------------------------
 
 
-def _templates(path: Path, medium: Medium | None) -> list[Spectra]:
+def _templates(source: str, medium: Medium | None) -> list[Spectra]:
     """The spectra of a file, or some of a model."""
+    from maury.models import is_shipped
     from maury.prepare.templates import read_templates
 
-    if path.suffix.lower() != ".safetensors":
-        return read_templates(path, medium)
+    if not is_shipped(source) and Path(source).suffix.lower() != ".safetensors":
+        return read_templates(Path(source), medium)
     from maury.store import load_model
 
-    return [model_templates(load_model(path), medium)]
+    return [model_templates(load_model(source), medium)]
 
 
 def model_templates(model: Model, medium: Medium | None = None) -> Spectra:
@@ -94,13 +95,15 @@ def model_templates(model: Model, medium: Medium | None = None) -> Spectra:
     Raises
     ------
     UsageError
-        If the model knows no training stars (there were fewer than 100), or not whether its wavelengths are in air.
+        If the model makes no spectra, knows no training stars (there were fewer than 100), or not whether its wavelengths are in
+        air.
     """
     import numpy as np
 
     from maury.catalogue.spectra_file import SpectrumGenerator
     from maury.catalogue.spectra_file import medium_of as medium_of_preparation
     from maury.errors import UsageError
+    from maury.fit.inferrer import fitted
     from maury.spectra import Spectra
 
     density = None if model.region is None else model.region.density
@@ -108,11 +111,12 @@ def model_templates(model: Model, medium: Medium | None = None) -> Spectra:
     if density is None or said not in ("vacuum", "air"):
         what = "with at least 100 training stars" if density is None else "that says whether its wavelengths are in air"
         raise UsageError(f"expected a model {what} as a template, got another; give spectra of `maury generate`, or --medium")
-    labels = model.inferrer.emulator.labels
+    emulator = fitted(model.inferrer).emulator
+    labels = emulator.labels
     stars = density.stars.astype(np.float64)
     distance = density.distance(stars)
     values = labels.unscale(_different(stars[distance <= np.quantile(distance, _DENSE)], _N_TEMPLATES))
-    generator = SpectrumGenerator(model.inferrer.emulator, model.region, model.preparation, said, model.model_id)
+    generator = SpectrumGenerator(emulator, model.region, model.preparation, said, model.model_id)
     ivar = np.broadcast_to(generator.ivar, (len(values), len(generator.ivar)))
     ids = [
         ", ".join(f"{name} {round(value, 3) + 0.0:.4g}" for name, value in zip(labels.names, row, strict=True)) for row in values

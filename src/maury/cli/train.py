@@ -21,6 +21,7 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the folds.")] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Folder for figures of the cross-validation.")] = None,
     device: Annotated[str, typer.Option("--device", help="Where networks are trained: cpu or cuda.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="The recipe's small version: see that all works, in minutes.")] = False,
 ) -> None:
     """Train a model as a recipe says, cross-validate it, and write it to one file.
 
@@ -29,15 +30,21 @@ def train(
     import shutil
 
     from maury.cli.console import output_console
+    from maury.cli.experiment import run_experiment
     from maury.cli.progress import stage_bars
     from maury.errors import ModelFileError
     from maury.recipes import load_recipe, run_recipe
+    from maury.recipes.schema import quick_version
     from maury.store import save_model
 
     if not output.resolve().parent.is_dir():
         raise ModelFileError(f"expected an existing folder for {output}, got none; make the folder first")
-    ready = _with_options(load_recipe(recipe), folds, seed)
+    loaded = load_recipe(recipe)
+    ready = _with_options(quick_version(loaded) if quick else loaded, folds, seed)
     state = output.resolve().with_name(f".{output.name}.training")
+    if ready.experiment is not None:
+        run_experiment(ready, data, output, plots, device=device, checkpoints=state)
+        return
     with stage_bars() as report:
         run = run_recipe(ready, data, report, device=device, checkpoints=state)
     model_id = save_model(run.model, output)
@@ -62,17 +69,18 @@ def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe
 
 
 def _plots(run: TrainingRun, folder: Path) -> None:
+    from maury.fit.inferrer import own_labels
     from maury.report.coverage_figure import coverage_figure
     from maury.report.figures import cross_validation_figure, pull_histogram, true_vs_recovered
     from maury.report.history_figure import history_figure
     from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    labels, stars = run.model.inferrer.emulator.labels, run.training_set
+    labels, stars = own_labels(run.model.inferrer), run.training_set
     if "teff" in labels.names and len(labels) > 1:
         save_figure(coverage_figure(labels, stars.values, stars.part), folder / "coverage.png")
-    if run.history is not None:
-        save_figure(history_figure(run.history), folder / "history.png")
+    for name, history in run.histories.items():
+        save_figure(history_figure(history), folder / ("history.png" if name == "network" else f"history_{name}.png"))
     if run.held_out is None:
         return
     truth, held = run.scored.values, run.held_out.only(labels.names)
@@ -90,6 +98,13 @@ def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> N
     console.print(_reasons(left_out))
     if run.condition_number is not None:
         console.print(f"condition number of the design matrix {run.condition_number:.3g}")
+    if run.flux_error is not None:
+        error = run.flux_error
+        console.print(
+            f"flux of {error.n_spectra} spectra that were not trained on: median |error| {error.median:.2g}, "
+            f"99 % below {error.percentile_99:.2g}",
+            markup=False,
+        )
     if run.scores:
         console.print("\nheld-out stars (cross-validation; bias = median, scatter = 1.4826 MAD):")
         console.print(format_table(run.scores), markup=False, soft_wrap=True)

@@ -4,12 +4,14 @@ A polynomial of three labels leaves out abundances, rotation, reddening and its 
 stars it has not seen is correlated over pixels. With only the independent scatter s^2 of The Cannon those residuals count as
 thousands of independent measurements, which pulls the labels and makes formal errors far too small. The leading
 principal components of held-out residuals (beyond their noise) become factors U, the rest the diagonal; the fit uses
-diag + U U^T by the Woodbury identity (:mod:`maury.fit.chi2`), for any emulator.
+diag + U U^T by the Woodbury identity (:mod:`maury.fit.chi2`), for any emulator. What a synthetic library lacks no residual of its
+own tells: :class:`ModelError` says it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,6 +98,53 @@ def low_rank_covariance(
     # a pixel never becomes perfectly known: keep a hundredth of its residual variance as independent
     diagonal = np.where(known, inflation * np.maximum(rest, 0.01 * variance + 1e-300), np.inf)
     return ModelCovariance(diagonal, np.where(known[:, None], factors, 0.0))
+
+
+@dataclass(frozen=True)
+class ModelError:
+    """What a computed spectrum is known to lack, beside the emulator's own error: added to the emulator's covariance.
+
+    An emulator of a synthetic library reproduces the library, not stars. Line lists, LTE and scaled solar abundances leave errors
+    that extend over lines, and the cores of some strong lines (the calcium triplet, filled in by chromospheres and by
+    departures from LTE) are wrong in every star.
+
+    Parameters
+    ----------
+    floor : error of the flux, in units of the continuum, everywhere.
+    correlated_pixels : pixels that share one such error, 1 + 2 Σ ρ(k) with the residuals' autocorrelation ρ; the variance of the
+        independent part is floor² times this (see :func:`low_rank_covariance` on inflation).
+    lines : Å, in the medium of the model, at rest.
+    core_widths : Å, one standard deviation each of the Gaussian shapes that the cores of all lines may be too deep by, together.
+    core_amplitude : error at the lines' centres, in units of the continuum, of all shapes together.
+    """
+
+    floor: float = 0.0
+    correlated_pixels: float = 1.0
+    lines: tuple[float, ...] = ()
+    core_widths: tuple[float, ...] = ()
+    core_amplitude: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.floor < 0 or self.correlated_pixels < 1 or self.core_amplitude < 0:
+            raise UsageError(
+                f"expected floor >= 0, correlated_pixels >= 1 and core_amplitude >= 0 of a model error, got {self.floor:g}, "
+                f"{self.correlated_pixels:g} and {self.core_amplitude:g}; correct them"
+            )
+        if bool(self.lines) != bool(self.core_widths) or min(self.core_widths, default=1.0) <= 0:
+            raise UsageError(
+                f"expected lines and core_widths above 0 together in a model error, got {list(self.lines)} and "
+                f"{list(self.core_widths)}; give both or none"
+            )
+
+    def added_to(self, covariance: ModelCovariance, wavelength: FloatArray) -> ModelCovariance:
+        """The covariance of both together, on (n_pixels,) wavelengths."""
+        diagonal = covariance.diagonal + self.correlated_pixels * self.floor**2
+        if not self.lines:
+            return ModelCovariance(diagonal, covariance.factors)
+        away = np.abs(wavelength[:, None] - np.array(self.lines)).min(axis=1)
+        share = self.core_amplitude / np.sqrt(len(self.core_widths))
+        cores = share * np.exp(-0.5 * (away[:, None] / np.array(self.core_widths)) ** 2)
+        return ModelCovariance(diagonal, cores if covariance.factors is None else np.hstack([covariance.factors, cores]))
 
 
 def _leading_factors(filled: FloatArray, variance: FloatArray, noise: FloatArray, rank: int) -> FloatArray:

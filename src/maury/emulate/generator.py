@@ -9,7 +9,7 @@ Payne. Training needs torch (:mod:`maury.emulate.generator_training`, imported w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from maury.emulate.activations import ACTIVATIONS
 from maury.emulate.cannon import covered
+from maury.emulate.components import principal_components
 from maury.emulate.covariance import low_rank_covariance
-from maury.emulate.generator_config import PRESETS, GeneratorConfig
-from maury.emulate.payne import Layer, PayneEmulator
+from maury.emulate.generator_config import GeneratorConfig
+from maury.emulate.payne import PayneEmulator
 from maury.errors import UsageError
 from maury.labels import Label, LabelSet
 from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
-from maury.train.splits import k_folds
+from maury.threads import in_threads
+from maury.train.scaling import scaled_labels
+from maury.train.splits import held_back
 
 if TYPE_CHECKING:
     from maury.emulate.generator_training import Stages
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 Single = NDArray[np.float32]
-Layers = tuple[Layer, ...]
+Layers = tuple[tuple[Single, Single], ...]
 
 _ROWS = 4096  # spectra per pass: bounds memory
-_COVARIANCE_SPECTRA = 5000  # held-out spectra whose residuals make the model's variance: more of them change nothing
+_GENERATED = 256  # spectra per pass of a generation: their flux stays in cache
+_ENOUGH = 5000  # spectra for the model's variance, and for principal components: more of them change nothing
+_SHORTER = 0.1  # of the model's own error may be lost with basis vectors, at the worst: in quadrature half a per cent
 _DEAD = 1e-6  # standard deviation of a dead latent unit, in that of the liveliest
 
 
@@ -47,7 +52,7 @@ class SpectrumAutoencoder:
     Parameters
     ----------
     wavelength : (n_pixels,) Å.
-    encoder, decoder : (weights (n_in, n_out), bias (n_out,)) of each layer; the decoder's last one is linear.
+    encoder, decoder : (weights (1, n_in, n_out), bias (1, n_out)) of each layer; the decoder's last one is linear.
     activation : of every other layer, the latent one included.
     mean : (n_pixels,) mean training spectrum, which stands in for masked pixels.
     offset, scale : the network sees (flux - offset)/scale.
@@ -112,15 +117,6 @@ class GeneratorTraining:
     active: NDArray[np.bool_]
     remarks: tuple[str, ...]
 
-    @property
-    def n_active(self) -> int:
-        return int(self.active.sum())
-
-    @property
-    def dead(self) -> tuple[int, ...]:
-        """Numbers of the latent units that are the same for every training spectrum."""
-        return tuple(np.flatnonzero(~self.active).tolist())
-
 
 def train_generator(
     spectra: Spectra,
@@ -139,7 +135,7 @@ def train_generator(
     ----------
     spectra : n prepared spectra; ivar = 0 pixels take no part.
     labels, values : the labels and their (n, K) values in label units, all finite.
-    config : ``PRESETS["gebran2024"]`` if None.
+    config : the published one if None.
     groups : (n,) name of the base spectrum of each draw: draws of one are held back together.
     device : where torch computes, "cpu" or "cuda".
     checkpoints : folder in which each stage's state is kept; a training that was killed goes on from there.
@@ -152,55 +148,47 @@ def train_generator(
     """
     from maury.emulate.generator_training import StageData, StageRun, train_stages
 
-    config = config or PRESETS["gebran2024"]
-    label_set = LabelSet.from_training(labels, values)
-    label_set = label_set.scaled_to_range() if config.scaling == "range" else label_set
-    scaled = label_set.scale(values)
-    if len(scaled) != len(spectra):
-        raise UsageError(f"expected labels for {len(spectra)} spectra, got {len(scaled)} rows; join them first")
-    held_back = _held_back(len(scaled), config, groups)
+    config = config or GeneratorConfig()
+    label_set, scaled = scaled_labels(labels, values, config.scaling, len(spectra))
+    unseen = held_back(len(scaled), 1, config.validation_fraction, config.seed, groups)[0]
     good = spectra.ivar > 0
-    mean, offset, scale, x = _standardised(spectra.flux, good, ~held_back, config.autoencoder.standardise)
-    data = StageData(x, None if good.all() else good, scaled, held_back)
+    mean, offset, scale, x = _standardised(spectra.flux, good, ~unseen, config.autoencoder.standardise)
+    data = StageData(x, None if good.all() else good, scaled, unseen)
     stages = train_stages(data, config, StageRun(device, checkpoints, progress))
     wavelength = np.array(spectra.wavelength)
     autoencoder = SpectrumAutoencoder(wavelength, stages.encoder, stages.decoder, config.activation, mean, offset, scale)
     emulator = _emulator(stages.joined, label_set, autoencoder)
-    covariance = _covariance(emulator, spectra, np.asarray(values, dtype=float), held_back)
-    return _finished(emulator.with_covariance(covariance), autoencoder, stages, held_back)
+    if config.components:
+        emulator = _confined(emulator, spectra[_some(~unseen)], config.components)
+    covariance = _covariance(emulator, spectra, np.asarray(values, dtype=float), unseen)
+    return _finished(_shortened(emulator.with_covariance(covariance)), autoencoder, stages, unseen)
 
 
-def generate_flux(emulator: PayneEmulator, values: ArrayLike) -> Single:
+def generate_flux(emulator: PayneEmulator, values: ArrayLike, workers: int = 1) -> Single:
     """Many spectra fast: :meth:`~maury.emulate.payne.PayneEmulator.predict_flux` in float32 throughout.
 
     Parameters
     ----------
     values : (n, K) label units.
+    workers : cores that work at the same time.
 
     Returns
     -------
     (n, n_pixels) float32; within some 1e-6 of the double-precision flux.
     """
     scaled = emulator.labels.scale(np.atleast_2d(np.asarray(values, dtype=float)))
-    basis, mean = emulator.basis.astype(np.float32), emulator.mean.astype(np.float32)
-    out = np.empty((len(scaled), len(mean)), dtype=np.float32)
-    for i in range(0, len(scaled), _ROWS):
-        part = out[i : i + _ROWS]
-        np.matmul(emulator.single.terms(scaled[i : i + _ROWS])[:, 1:].astype(np.float32, copy=False), basis, out=part)
-        part += mean
+    network, coefficients = emulator.single, emulator.coefficients.astype(np.float32)
+    out = np.empty((len(scaled), coefficients.shape[1]), dtype=np.float32)
+
+    def fill(first: int) -> None:
+        rows = slice(first, first + _GENERATED)
+        np.matmul(network.terms(scaled[rows]), coefficients, out=out[rows])
+
+    list(in_threads(fill, range(0, len(scaled), _GENERATED), workers))
     return out
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
-
-
-def _held_back(n: int, config: GeneratorConfig, groups: Sequence[object] | None) -> NDArray[np.bool_]:
-    """(n,) the validation set, whole groups."""
-    if groups is not None and len(groups) != n:
-        raise UsageError(f"expected one group for each of {n} spectra, got {len(groups)}; give one each")
-    out = np.zeros(n, dtype=bool)
-    out[k_folds(n, round(1.0 / config.validation_fraction), config.seed, groups)[0]] = True
-    return out
 
 
 def _standardised(
@@ -234,25 +222,47 @@ def _through(layers: Layers, x: Single, activation: str, *, linear_end: bool) ->
     act = ACTIVATIONS[activation]
     out: NDArray[Any] = x
     for i, (weight, bias) in enumerate(layers):
-        out = out @ weight.astype(np.float32) + bias.astype(np.float32)
+        out = out @ weight[0] + bias[0]
         out = out if linear_end and i == len(layers) - 1 else act(out)[0]  # of the same precision
     return np.asarray(out, dtype=np.float32)
 
 
 def _emulator(joined: Layers, labels: LabelSet, autoencoder: SpectrumAutoencoder) -> PayneEmulator:
-    """The joined network, its last weights as basis, shortened to the vectors that its spectra need."""
-    *hidden, (weight, bias) = ((weight, bias) for weight, bias in joined)
-    layers = [(w[None], b[None]) for w, b in hidden]
-    layers.append((np.eye(len(weight))[None], np.zeros((1, len(weight)))))
-    mean, basis = autoencoder.offset + autoencoder.scale * bias, autoencoder.scale * weight
+    """The joined network, its last weights as basis."""
+    *layers, (weight, bias) = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in joined]
+    width = weight.shape[1]
+    layers.append((np.eye(width)[None], np.zeros((1, width))))
+    mean, basis = autoencoder.offset + autoencoder.scale * bias[0], autoencoder.scale * weight[0]
     unknown = ModelCovariance(np.zeros(len(bias)))
-    return PayneEmulator(labels, autoencoder.wavelength, tuple(layers), autoencoder.activation, mean, basis, unknown).compressed()
+    return PayneEmulator(labels, autoencoder.wavelength, tuple(layers), autoencoder.activation, mean, basis, unknown)
+
+
+def _some(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Indices of the chosen spectra, of at most 5000 spread over them."""
+    rows = np.flatnonzero(chosen)
+    return rows[:: -(-len(rows) // _ENOUGH)]
+
+
+def _confined(emulator: PayneEmulator, spectra: Spectra, components: int) -> PayneEmulator:
+    """The emulator with its spectra projected onto the space of principal components of training spectra."""
+    flux = np.asarray(spectra.flux, dtype=np.float64)
+    n = min(components, min(flux.shape) - 1)
+    centre, vectors, _ = principal_components(flux, spectra.ivar > 0, np.ones(len(flux)), n)
+    (weight, bias), inner = emulator.layers[-1], emulator.basis @ vectors.T
+    last = (weight @ inner, bias @ inner + (emulator.mean - centre) @ vectors.T)
+    return replace(emulator, layers=(*emulator.layers[:-1], last), mean=centre, basis=vectors)
+
+
+def _shortened(emulator: PayneEmulator) -> PayneEmulator:
+    """The basis vectors that its spectra need: a decoder keeps something of its first weights in hundreds of directions."""
+    covariance = emulator.model_covariance
+    own = float(np.sqrt(covariance.diagonal[covariance.known].mean())) if covariance.known.any() else 0.0
+    return emulator.compressed(max(1e-5, _SHORTER * own))
 
 
 def _covariance(emulator: PayneEmulator, spectra: Spectra, values: FloatArray, held_back: NDArray[np.bool_]) -> ModelCovariance:
     """Variance per pixel of held-out residuals less the noise; infinite where fewer than half of the spectra have the pixel."""
-    rows = np.flatnonzero(held_back)
-    rows = rows[:: -(-len(rows) // _COVARIANCE_SPECTRA)]
+    rows = _some(held_back)
     residuals = np.where(spectra.ivar[rows] > 0, spectra.flux[rows] - emulator.predict_flux(values[rows]), 0.0)
     own = low_rank_covariance(residuals, spectra.ivar[rows], 0)
     return ModelCovariance(np.where(covered(spectra), own.diagonal, np.inf))
@@ -261,8 +271,6 @@ def _covariance(emulator: PayneEmulator, spectra: Spectra, values: FloatArray, h
 def _finished(
     emulator: PayneEmulator, autoencoder: SpectrumAutoencoder, stages: Stages, held_back: NDArray[np.bool_]
 ) -> GeneratorTraining:
-    from maury.emulate.generator_training import in_flux_units
-
     spread = stages.latents[~held_back].std(axis=0, dtype=np.float64)
     active = spread > _DEAD * spread.max()
     remarks = []
@@ -274,5 +282,10 @@ def _finished(
         )
     if stages.tuned is False:
         remarks.append("fine tuning did not lower the validation error and was undone; lower its learning rate")
-    history = {n: h if n == "label_network" else in_flux_units(h, autoencoder.scale) for n, h in stages.history.items()}
+    history = {n: h if n == "label_network" else _in_flux_units(h, autoencoder.scale) for n, h in stages.history.items()}
     return GeneratorTraining(emulator, autoencoder, history, held_back, stages.latents, active, tuple(remarks))
+
+
+def _in_flux_units(history: History, scale: float) -> History:
+    """Mean squared errors of standardised flux in units of the flux squared."""
+    return replace(history, training=history.training * scale**2, validation=history.validation * scale**2)

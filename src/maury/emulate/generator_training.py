@@ -7,7 +7,7 @@ network, in what goes in and in what comes out. :mod:`maury.emulate.generator` p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from maury import __version__
 from maury.emulate.generator_config import GeneratorConfig
 from maury.networks.autoencoder import Autoencoder
 from maury.networks.mlp import StackedMlp
-from maury.train.checkpoint import Checkpoint, fingerprint_of
 from maury.train.config import LoopConfig
-from maury.train.loop import History, train_network
+from maury.train.loop import History, checkpoint_in, train_network
 
 FloatArray = NDArray[np.float64]
 Single = NDArray[np.float32]
-Layers = tuple[tuple[FloatArray, FloatArray], ...]
+Layers = tuple[tuple[Single, Single], ...]
 
 _ROWS = 2048  # spectra per pass where no gradient is needed: bounds the memory of the hidden layers
 
@@ -44,7 +42,7 @@ class StageData:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """What they give: layers (weights (n_in, n_out), bias (n_out,)) of encoder, decoder and joined network, latent numbers
+    """What they give: layers (weights (1, n_in, n_out), bias (1, n_out)) of encoder, decoder and joined network, latent numbers
     (n, latent), history by stage, and whether fine tuning helped (None: there was none)."""
 
     encoder: Layers
@@ -85,8 +83,8 @@ def train_stages(data: StageData, config: GeneratorConfig, run: StageRun) -> Sta
     if config.fine_tune is not None:
         task = _Regression(data.scaled, data.x, data.good, data.held_back)
         tuned, joined, history["fine_tune"] = _fine_tuned(task, joined, config.fine_tune, run, total)
-    layers, split = _layers(autoencoder), autoencoder.n_encoder_layers
-    return Stages(layers[:split], layers[split:], _layers(joined), latents, history, tuned)
+    layers, split = autoencoder.numpy_layers(), autoencoder.n_encoder_layers
+    return Stages(layers[:split], layers[split:], joined.numpy_layers(), latents, history, tuned)
 
 
 def _epochs(config: GeneratorConfig) -> int:
@@ -168,13 +166,15 @@ class _Regression:
         """Train the network; epochs are counted from ``done`` of ``total``."""
         tell = run.progress
         self.to(run.device)
+        settings: dict[str, Any] = {"loop": asdict(loop), "activation": network.activation}
+        settings |= {"dropout": network.dropout, "n_dropped": network.n_dropped}
         return train_network(
             network,
             self.loss,
             self.validate,
             len(self.train),
             loop,
-            checkpoint=None if run.checkpoints is None else Checkpoint(run.checkpoints, self._fingerprint(network, loop)),
+            checkpoint=checkpoint_in(run.checkpoints, network, settings, self._arrays),
             progress=None if tell is None else lambda epoch, _: tell(done + epoch, total),
         )
 
@@ -193,31 +193,9 @@ class _Regression:
         good = self.good[rows]
         return torch.where(good, squares, 0.0).sum(dim=1) / good.sum(dim=1).clamp(min=1)
 
-    def _fingerprint(self, network: StackedMlp, loop: LoopConfig) -> str:
-        """Names this very training: data, settings, first weights, versions."""
-        settings: dict[str, Any] = {
-            "loop": asdict(loop),
-            "torch": torch.__version__,
-            "maury": __version__,
-            "kind": type(network).__name__,
-        }
-        settings |= {"activation": network.activation, "dropout": network.dropout, "n_dropped": network.n_dropped}
-        start = {f"start.{name}": value.cpu().numpy() for name, value in network.state_dict().items()}
-        return fingerprint_of(settings, self._arrays | start)
-
-
-def in_flux_units(history: History, scale: float) -> History:
-    """Mean squared errors of standardised flux in units of the flux squared."""
-    return replace(history, training=history.training * scale**2, validation=history.validation * scale**2)
-
 
 def _in_parts(function: Callable[[Tensor], Tensor], x: Single, device: str) -> Single:
     """(n, latent) of a network's function, some spectra at a time."""
     with torch.no_grad():
         parts = [function(torch.as_tensor(x[i : i + _ROWS], device=device))[0].cpu() for i in range(0, len(x), _ROWS)]
     return np.asarray(torch.cat(parts).numpy(), dtype=np.float32)
-
-
-def _layers(network: StackedMlp) -> Layers:
-    pairs = zip(network.weights, network.biases, strict=True)
-    return tuple((w.detach().cpu().double().numpy()[0], b.detach().cpu().double().numpy()[0, 0]) for w, b in pairs)

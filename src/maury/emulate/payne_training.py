@@ -19,7 +19,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from maury import __version__
 from maury.emulate.cannon import covered
 from maury.emulate.components import principal_components
 from maury.emulate.covariance import low_rank_covariance
@@ -30,9 +29,9 @@ from maury.labels import Label, LabelSet
 from maury.networks.mlp import StackedMlp
 from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
-from maury.train.checkpoint import Checkpoint, fingerprint_of
-from maury.train.loop import History, train_network
-from maury.train.splits import k_folds
+from maury.train.loop import History, checkpoint_in, train_network
+from maury.train.scaling import scaled_labels
+from maury.train.splits import held_back
 
 FloatArray = NDArray[np.float64]
 
@@ -86,43 +85,24 @@ def train_payne(
         If labels or weights are not finite, or there are too few stars for the components, the members or the validation set.
     """
     config = config or PayneConfig()
-    label_set = LabelSet.from_training(labels, values)
-    label_set = label_set.scaled_to_range() if config.scaling == "range" else label_set
-    scaled = label_set.scale(values)
-    if len(scaled) != len(spectra):
-        raise UsageError(f"expected labels for {len(spectra)} spectra, got {len(scaled)} rows; join them first")
+    label_set, scaled = scaled_labels(labels, values, config.scaling, len(spectra))
     weights = np.ones(len(scaled)) if star_weights is None else np.asarray(star_weights, dtype=float)
-    held_back = _held_back(len(scaled), config, groups)
-    _check_weights(weights, held_back)
+    unseen = held_back(len(scaled), config.members, config.validation_fraction, config.loop.seed, groups)
+    _check_weights(weights, unseen)
     target = _Target.of(spectra, weights, config)
     sizes = (len(labels), *config.hidden, target.scores.shape[1])
-    network = StackedMlp(len(held_back), sizes, config.activation, torch.Generator().manual_seed(config.loop.seed))
-    objective = _Objective(network.to(device), config, scaled, target, weights, held_back, device)
-    checkpoint = None if checkpoints is None else Checkpoint(checkpoints, objective.fingerprint(config))
+    network = StackedMlp(len(unseen), sizes, config.activation, torch.Generator().manual_seed(config.loop.seed)).to(device)
+    objective = _Objective(config, scaled, target, weights, unseen, device)
+    checkpoint = checkpoint_in(checkpoints, network, {"config": asdict(config)}, objective.arrays)
     history = train_network(
         network, objective.loss, objective.validate, len(scaled), config.loop, checkpoint=checkpoint, progress=progress
     )
     emulator = _emulator(network, target, label_set, np.array(spectra.wavelength), config)
-    residuals = _held_out_residuals(emulator, spectra, scaled, held_back)
-    unseen = held_back.any(axis=0) & (weights > 0)
-    own = low_rank_covariance(residuals[unseen], spectra.ivar[unseen], 0, star_weights=weights[unseen])
+    residuals = _held_out_residuals(emulator, spectra, scaled, unseen)
+    rows = unseen.any(axis=0) & (weights > 0)
+    own = low_rank_covariance(residuals[rows], spectra.ivar[rows], 0, star_weights=weights[rows])
     covariance = ModelCovariance(np.where(covered(spectra), own.diagonal, np.inf))
-    return PayneTraining(emulator.with_covariance(covariance), residuals, history, held_back)
-
-
-def _held_back(n: int, config: PayneConfig, groups: tuple[str, ...] | None) -> NDArray[np.bool_]:
-    """(E, n) which stars each member does not train on."""
-    n_folds = config.members if config.members > 1 else round(1.0 / config.validation_fraction)
-    n_stars = n if groups is None else len(set(groups))
-    if n_stars < n_folds:
-        raise UsageError(
-            f"expected at least {n_folds} stars, of which each network holds back one in {n_folds}, got {n_stars}; add stars"
-        )
-    folds = k_folds(n, n_folds, config.loop.seed, groups)[: config.members]
-    out = np.zeros((len(folds), n), dtype=bool)
-    for member, fold in enumerate(folds):
-        out[member, fold] = True
-    return out
+    return PayneTraining(emulator.with_covariance(covariance), residuals, history, unseen)
 
 
 def _check_weights(weights: FloatArray, held_back: NDArray[np.bool_]) -> None:
@@ -170,7 +150,6 @@ class _Objective:
 
     def __init__(
         self,
-        network: StackedMlp,
         config: PayneConfig,
         scaled: FloatArray,
         target: _Target,
@@ -186,13 +165,8 @@ class _Objective:
         self.good = None if target.good is None else tensor(target.good)
         self.train_weight = tensor(np.where(held_back, 0.0, weights))
         self.held_weight = tensor(np.where(held_back, weights, 0.0))
-        self._arrays = {"x": scaled, "y": target.scores, "weights": weights, "held_back": held_back, "share": target.share}
-        self._arrays |= {} if target.good is None else {"good": target.good}
-        self._arrays |= {f"start.{name}": p.detach().cpu().numpy() for name, p in network.named_parameters()}
-
-    def fingerprint(self, config: PayneConfig) -> str:
-        """Names this very training: data, settings, first weights, versions."""
-        return fingerprint_of({"config": asdict(config), "torch": torch.__version__, "maury": __version__}, self._arrays)
+        self.arrays = {"x": scaled, "y": target.scores, "weights": weights, "held_back": held_back, "share": target.share}
+        self.arrays |= {} if target.good is None else {"good": target.good}
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
         return self._mean(network, index, self.train_weight)
@@ -223,9 +197,7 @@ class _Objective:
 def _emulator(
     network: StackedMlp, target: _Target, labels: LabelSet, wavelength: FloatArray, config: PayneConfig
 ) -> PayneEmulator:
-    layers = []
-    for weight, bias in zip(network.weights, network.biases, strict=True):
-        layers.append((weight.detach().cpu().double().numpy(), bias.detach().cpu().double().numpy()[:, 0]))
+    layers = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in network.numpy_layers()]
     weight, bias = layers.pop()
     unknown = ModelCovariance(np.zeros(len(wavelength)))
     if target.basis is not None:

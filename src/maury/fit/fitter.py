@@ -28,6 +28,7 @@ from maury.threads import in_threads
 
 FloatArray = NDArray[np.float64]
 
+_BROADENING = ("vsini", "v_macro")  # nothing to be seen of them is a result, and a common one
 _DOUBT = 0.1  # of chi-square: how far the approximate one of a bad fit may be off
 
 
@@ -256,22 +257,33 @@ class ChiSquareFitter:
             reason[position] = "" if good[row] else "the fit found no minimum with a regular covariance"
             flag[position] = 0 if good[row] and converged else int(ResultFlag.NOT_CONVERGED if good[row] else ResultFlag.FAILED)
         flag[fit[good & rival]] |= int(ResultFlag.SEVERAL_MINIMA)
-        label_flags[fit] = np.where(best.at_bound & good[:, None], int(ResultFlag.AT_BOUND), 0)
+        limit = self._upper_limits(labels, best, good)
+        label_flags[fit] = np.where(best.at_bound & good[:, None] & ~limit, int(ResultFlag.AT_BOUND), 0)
+        flag |= np.bitwise_or.reduce(label_flags, axis=1)
+        label_flags[fit] |= np.where(limit, int(ResultFlag.UPPER_LIMIT), 0)  # a slow rotator is no doubtful star
         out = estimates.with_(
             values=values,
             covariance=covariance,
             chi2=chi2,
             status=tuple(status),
             reason=tuple(reason),
-            flag=flag | np.bitwise_or.reduce(label_flags, axis=1),
+            flag=flag,
             label_flags=label_flags,
         )
         return self._flag_range(out)
 
+    def _upper_limits(self, labels: LabelSet, best: LmResult, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n, K) which labels stopped at the zero below which there is no broadening."""
+        lower, upper = (labels.unscale(ends[None])[0] for ends in self.bounds(labels))
+        zero = np.array([name in _BROADENING and low == 0 for name, low in zip(labels.names, lower, strict=True)])
+        return np.asarray(best.at_bound & good[:, None] & zero & (labels.unscale(best.scaled) < 0.5 * (lower + upper)))
+
     def _flag_range(self, estimates: LabelEstimates) -> LabelEstimates:
         labels = estimates.labels
         finite = np.isfinite(estimates.values)
-        out = estimates.add_label_flag(finite & ~labels.in_range(estimates.values), int(ResultFlag.OUT_OF_RANGE))
+        limit = estimates.label_flags & int(ResultFlag.UPPER_LIMIT) != 0  # the training may begin a little above zero
+        beyond = finite & ~limit & ~labels.in_range(estimates.values)
+        out = estimates.add_label_flag(beyond, int(ResultFlag.OUT_OF_RANGE))
         width = np.array(labels.upper) - np.array(labels.lower)
         with np.errstate(invalid="ignore"):
             wide = finite & (estimates.errors > self.unconstrained * width)

@@ -1,25 +1,26 @@
 """Emulator + Fitter is an Inferrer; and which inferrers a model holds, sets to work and puts into its file.
 
-There are two sorts. Inferrers that fit have an emulator and a fitter, and a model file names their parts. Inferrers that stand
-alone (:class:`StandaloneInferrer`) go from flux to labels by themselves; each has one entry in :data:`STANDALONE`.
+There are two sorts. Inferrers that fit (:data:`FittedInferrer`) have an emulator and a fitter, and a model file names their
+parts. Inferrers that stand alone (:data:`STANDALONE`) go from flux to labels by themselves. What needs an emulator asks
+:func:`fitted` for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
 from maury.emulate import emulator_from_arrays
-from maury.errors import ModelFileError
+from maury.errors import ModelFileError, UsageError
 from maury.estimates import LabelEstimates
 from maury.fit.fitter import ChiSquareFitter
 from maury.fit.products import check_device
 from maury.fit.regional import RegionalInferrer
 from maury.labels import LabelSet
-from maury.protocols import Emulator, Inferrer
+from maury.protocols import Emulator
 from maury.regress.pca_mlp import PcaMlpInferrer
 from maury.spectra import Spectra
 
@@ -46,25 +47,27 @@ FittedInferrer = EmulatorInferrer | RegionalInferrer
 """Inferrers that fit emulators; both have ``emulator`` (of the whole label range) and ``fitter``."""
 
 
-class StandaloneInferrer(Inferrer, Protocol):
-    """An inferrer that needs no fit: what its class must have beyond an Inferrer's to stand in :data:`STANDALONE`.
-
-    ``workers`` is a field with a default (blocks of spectra worked on at the same time); ``from_arrays`` undoes ``to_arrays``,
-    whose settings hold ``kind``, ``label_set`` and whose arrays hold ``wavelength``.
-    """
-
-    @property
-    def workers(self) -> int: ...
-    def to_arrays(self) -> tuple[Arrays, dict[str, Any]]: ...
-    @classmethod
-    def from_arrays(cls, arrays: Arrays, config: dict[str, Any]) -> StandaloneInferrer: ...
-
-
 ModelInferrer = FittedInferrer | PcaMlpInferrer
 """What a :class:`maury.Model` may hold."""
 
 STANDALONE: dict[str, type[PcaMlpInferrer]] = {"pca_mlp": PcaMlpInferrer}
-"""Kinds of :class:`StandaloneInferrer` that a model file may hold."""
+"""Kinds of inferrers without an emulator that a model file may hold."""
+
+
+def fitted(inferrer: ModelInferrer) -> FittedInferrer:
+    """The inferrer itself, if it has an emulator and a fitter: what generates spectra, or looks into a fit, needs them.
+
+    Raises
+    ------
+    UsageError
+        If it stands alone.
+    """
+    if isinstance(inferrer, FittedInferrer):
+        return inferrer
+    raise UsageError(
+        "expected a model with an emulator, which turns labels into spectra, got one that turns spectra into labels alone "
+        f"({type(inferrer).__name__}); take a Cannon, a Payne or a generator"
+    )
 
 
 def own_labels(inferrer: ModelInferrer) -> LabelSet:

@@ -8,6 +8,7 @@ towards the training stars by as much as their spectra leave open, and errors ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _ITERATIONS = 200
+_FREE = 1e-6  # precision of what a relation leaves free, in scaled labels: as good as none
 _SMALLEST_VARIANCE = 0.02  # in scaled labels: a component narrower than 0.14 would follow single stars
 
 
@@ -67,6 +69,44 @@ class LabelPrior:
             np.vstack([means, scaled.mean(axis=0)]),
             np.linalg.inv(np.concatenate([covariances, whole[None]])),
         )
+
+    @classmethod
+    def from_relation(
+        cls, labels: LabelSet, label: str, at: Mapping[str, float], slopes: Mapping[str, float], sigma: float
+    ) -> LabelPrior:
+        """One label as a function of others, with a scatter: a Gaussian that leaves all else free.
+
+        The relation is linear in the labels' coordinates: of a label whose coordinate is 5040/x it is linear in 1/x, with the
+        slope given at ``at``.
+
+        Parameters
+        ----------
+        label : the one that is known from the others.
+        at : value of each label of the relation, ``label`` among them, at a point of it, label units.
+        slopes : change of ``label`` per unit of each other label, at that point.
+        sigma : one standard deviation about the relation, in the unit of ``label``.
+
+        Raises
+        ------
+        UsageError
+            If a label is unknown or has no value at the point.
+        """
+        strange = [name for name in (label, *at, *slopes) if name not in labels.names]
+        absent = [name for name in (label, *slopes) if name not in at]
+        if strange or absent or label in slopes or not sigma > 0:
+            raise UsageError(
+                f"expected a relation of {label} among {', '.join(labels.names)} with sigma > 0 and a value of each of its "
+                f"labels, got at {dict(at)}, slopes {dict(slopes)} and sigma {sigma:g}; correct it"
+            )
+        point = 0.5 * (np.array(labels.lower) + np.array(labels.upper))
+        direction = np.zeros(len(labels))
+        for name, value in at.items():
+            point[labels.index(name)] = value
+        for name, slope in {**slopes, label: -1.0}.items():
+            direction[labels.index(name)] = slope
+        mean = labels.scale(point[None])
+        across = direction * labels.unscale_slope(mean)[0] / sigma
+        return cls(np.ones(1), mean, (np.outer(across, across) + _FREE * np.eye(len(labels)))[None])
 
     def evaluate(self, scaled: FloatArray) -> Evaluation:
         """-2 ln density, its half gradient and a positive half Hessian (that of the responsible components)."""

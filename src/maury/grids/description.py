@@ -149,7 +149,7 @@ def open_described(description: GridDescription) -> Grid:
     settings = {name: value for name, value in description._settings().items() if name not in own}
     library = read_library(settings.pop("file"), snr=_NOMINAL_SNR, **settings)
     table, name = library.labels, Path(description.file).name
-    columns = dict(description.columns) or {column: column for column in table.colnames}
+    columns = dict(description.columns) or {column: column for column in library.names}
     absent = [column for column in columns.values() if column not in table.colnames]
     if absent:
         raise ReadError(f"{name}: expected a label {absent[0]!r}, got {', '.join(table.colnames)}; correct columns")

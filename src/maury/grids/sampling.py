@@ -158,13 +158,22 @@ class _Box:
     wanted: int
     seed: int = 0
     logarithmic: tuple[str, ...] = ()
+    square_root: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_ranges(self.ranges, self.wanted, self.logarithmic)
+        _check_ranges(self.ranges, self.wanted, self.logarithmic, self.square_root)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.ranges)
+
+    def _stretched(self, unit: FloatArray) -> FloatArray:
+        """(n, K) points of the unit cube -> label units."""
+        columns = []
+        for x, (name, (low, high)) in zip(unit.T, self.ranges.items(), strict=True):
+            place = x**2 if name in self.square_root else x
+            columns.append(low * (high / low) ** x if name in self.logarithmic else low + (high - low) * place)
+        return np.column_stack(columns)
 
 
 class Uniform(_Box):
@@ -176,12 +185,14 @@ class Uniform(_Box):
     wanted : how many.
     seed : of the random numbers.
     logarithmic : labels that are uniform in their logarithm.
+    square_root : labels that are uniform in the square root of what they exceed the range's low end by: denser there, as v sin i
+        should be, whose lines change most where they are narrow; unlike the logarithm it allows 0.
     """
 
     def blocks(self) -> Iterator[FloatArray]:
         random = np.random.default_rng(self.seed)
         while True:
-            yield _stretched(random.random((_BLOCK, len(self.ranges))), self.ranges, self.logarithmic)
+            yield self._stretched(random.random((_BLOCK, len(self.ranges))))
 
 
 class Sobol(_Box):
@@ -189,7 +200,8 @@ class Sobol(_Box):
 
     Parameters
     ----------
-    ranges, wanted, seed, logarithmic : as for :class:`Uniform`. Numbers of points that are powers of two are balanced best.
+    ranges, wanted, seed, logarithmic, square_root : as for :class:`Uniform`. Numbers of points that are powers of two are
+        balanced best.
     """
 
     def blocks(self) -> Iterator[FloatArray]:
@@ -197,25 +209,23 @@ class Sobol(_Box):
 
         engine = qmc.Sobol(len(self.ranges), scramble=True, seed=np.random.default_rng(self.seed))
         while True:
-            yield _stretched(engine.random(_BLOCK), self.ranges, self.logarithmic)
+            yield self._stretched(engine.random(_BLOCK))
 
 
-def _check_ranges(ranges: Mapping[str, tuple[float, float]], wanted: int, logarithmic: tuple[str, ...]) -> None:
+def _check_ranges(
+    ranges: Mapping[str, tuple[float, float]], wanted: int, logarithmic: tuple[str, ...], square_root: tuple[str, ...]
+) -> None:
     if not ranges or wanted < 1:
         raise UsageError(f"expected ranges of labels and at least one point, got {len(ranges)} ranges and {wanted} points")
-    unknown = [name for name in logarithmic if name not in ranges]
-    if unknown:
-        raise UsageError(f"expected logarithmic labels among {', '.join(ranges)}, got {', '.join(unknown)}; correct the name")
+    for word, chosen in (("logarithmic", logarithmic), ("square_root", square_root)):
+        unknown = [name for name in chosen if name not in ranges]
+        if unknown:
+            raise UsageError(f"expected {word} labels among {', '.join(ranges)}, got {', '.join(unknown)}; correct the name")
+    both = [name for name in logarithmic if name in square_root]
+    if both:
+        raise UsageError(f"expected {both[0]} in one of logarithmic and square_root, got both; remove it from one")
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise UsageError(f"expected the range of {name} as (low, high), got ({low:g}, {high:g}); swap or correct them")
         if name in logarithmic and not low > 0:
             raise UsageError(f"expected a positive range of {name}, which is sampled in its logarithm, got {low:g}; raise it")
-
-
-def _stretched(unit: FloatArray, ranges: Mapping[str, tuple[float, float]], logarithmic: tuple[str, ...]) -> FloatArray:
-    """(n, K) points of the unit cube -> label units."""
-    columns = []
-    for x, (name, (low, high)) in zip(unit.T, ranges.items(), strict=True):
-        columns.append(low * (high / low) ** x if name in logarithmic else low + (high - low) * x)
-    return np.column_stack(columns)

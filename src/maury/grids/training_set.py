@@ -5,7 +5,8 @@ Both hold the same names, in the form that a recipe of ``maury train`` reads as 
 * ``wavelength`` (n_pixels,) Å; ``flux`` (n, n_pixels) float32; ``ivar`` likewise, where noise was added or any pixel is lost
   (spectra without noise count as of S/N 1000);
 * ``labels`` (n, K) with ``label_names`` and ``label_units``; per spectrum ``row`` (its number among the samples), ``flag``,
-  ``snr`` and ``delta_rv`` (NaN where nothing was drawn);
+  ``snr`` and ``delta_rv`` (NaN where nothing was drawn); of a sample of the grid's nodes also ``base``, the number of the grid's
+  spectrum that each was made from: what a training recipe names as ``star_column``, so that folds never split the draws of one;
 * ``left_out_labels``, ``left_out_flag``, ``left_out_reason``: the samples that could not be made;
 * ``medium`` and ``provenance`` (JSON). In a zarr store texts are attributes.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maury.errors import UsageError
@@ -20,8 +22,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Activations by name; :data:`maury.emulate.activations.ACTIVATIONS` has the same ones for numpy, with their slopes."""
 
 
-INITIAL = ("uniform", "glorot")
+INITIAL = ("uniform", "glorot", "normal")
 """First weights by name; see :class:`StackedMlp`."""
+
+_NORMAL_SIGMA = 0.05  # Keras' default
 
 
 class StackedMlp(nn.Module):
@@ -35,7 +39,8 @@ class StackedMlp(nn.Module):
     generator : source of the initial weights.
     dropout, n_dropped : share of the neurons left out of each of the first ``n_dropped`` layers while training.
     initial : first weights. "uniform": within 1/sqrt(inputs), biases too, as torch's own ``Linear`` has it; "glorot": within
-        sqrt(6/(inputs + outputs)), biases 0, as Keras has it (Glorot & Bengio 2010, eq. 16): deep networks keep their signal.
+        sqrt(6/(inputs + outputs)), biases 0, as Keras has it (Glorot & Bengio 2010, eq. 16): deep networks keep their signal;
+        "normal": of standard deviation 0.05, biases 0: RandomNormal of Keras.
 
     Raises
     ------
@@ -71,13 +76,13 @@ class StackedMlp(nn.Module):
         self.n_members, self.activation, self.dropout, self.n_dropped = n_members, activation, dropout, n_dropped
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for n_in, n_out in pairwise(sizes):
-            limit = n_in**-0.5 if initial == "uniform" else (6.0 / (n_in + n_out)) ** 0.5
-            for parameters, shape in ((self.weights, (n_members, n_in, n_out)), (self.biases, (n_members, 1, n_out))):
-                drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
-                start = (2.0 * drawn - 1.0) * limit
-                parameters.append(
-                    nn.Parameter(torch.zeros(shape) if initial == "glorot" and parameters is self.biases else start)
-                )
+            weight, bias = (n_members, n_in, n_out), (n_members, 1, n_out)
+            if initial == "normal":
+                self.weights.append(nn.Parameter(_NORMAL_SIGMA * torch.randn(weight, generator=generator)))
+            else:
+                limit = n_in**-0.5 if initial == "uniform" else (6.0 / (n_in + n_out)) ** 0.5
+                self.weights.append(nn.Parameter(_even(weight, limit, generator)))
+            self.biases.append(nn.Parameter(_even(bias, n_in**-0.5, generator) if initial == "uniform" else torch.zeros(bias)))
 
     @property
     def n_layers(self) -> int:
@@ -97,3 +102,13 @@ class StackedMlp(nn.Module):
             if self.dropout > 0 and i < self.n_dropped:
                 out = nn.functional.dropout(out, self.dropout, self.training)
         return out
+
+    def numpy_layers(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
+        """(weights (E, n_in, n_out), bias (E, n_out)) of each layer, float32 copies: what emulators and inferrers hold."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        return tuple((w.detach().cpu().numpy().copy(), b.detach().cpu().numpy()[:, 0].copy()) for w, b in pairs)
+
+
+def _even(shape: tuple[int, ...], limit: float, generator: torch.Generator) -> Tensor:
+    """Numbers drawn evenly from -limit to limit."""
+    return (2.0 * torch.rand(shape, generator=generator) - 1.0) * limit

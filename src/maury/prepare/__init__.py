@@ -33,12 +33,13 @@ from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.preparation import STEPS, Failure, Preparation, PreparedResult, Source
 from maury.prepare.resample import Resample
 from maury.prepare.rotation import Rotate, rotate_flux
-from maury.prepare.signal import SDSS_BANDS, Crop, MeasureSnr, NoiseFloor, snr, snr_bands, snr_sum
+from maury.prepare.signal import SDSS_BANDS, CorrelatedNoise, Crop, MeasureSnr, NoiseFloor, snr, snr_bands, snr_sum
 from maury.prepare.slope import RejectSlope
 
 __all__ = [
     "SDSS_BANDS",
     "STEPS",
+    "CorrelatedNoise",
     "Crop",
     "Degrade",
     "Failure",

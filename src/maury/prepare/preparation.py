@@ -24,7 +24,7 @@ from maury.prepare.measure_rv import MeasureRv
 from maury.prepare.polynomial import PolynomialContinuum
 from maury.prepare.resample import Resample
 from maury.prepare.rotation import Rotate
-from maury.prepare.signal import Crop, MeasureSnr, NoiseFloor
+from maury.prepare.signal import CorrelatedNoise, Crop, MeasureSnr, NoiseFloor
 from maury.prepare.slope import RejectSlope
 from maury.protocols import Step
 from maury.spectra import Spectra
@@ -50,6 +50,7 @@ STEPS: dict[str, type[Any]] = {
         Scale,
         Crop,
         NoiseFloor,
+        CorrelatedNoise,
         MeasureSnr,
         FillMasked,
     )

@@ -37,11 +37,14 @@ class SyntheticLibrary:
     Parameters
     ----------
     spectra : n spectra in the rest frame.
-    labels : n rows, one column per label of the file, under the file's own names; units are the caller's to know.
+    labels : n rows, one column per label of the file and one per further array (n,), under the file's own names; units are the
+        caller's to know.
+    names : the columns that are labels; all where the file does not tell them from others.
     """
 
     spectra: Spectra
     labels: Table
+    names: tuple[str, ...]
 
 
 def read_library(
@@ -94,7 +97,7 @@ def read_library(
         raise ReadError(f"{file.name}: expected {flux} as numbers (n, {wave.size}), got shape {stored.shape}; check the names")
     values = _scaled(stored, 1.0 if flux_scale is None else _named(arrays, flux_scale, file), file)[:, order]
     weight = None if ivar is None else _inverse_variance(arrays, ivar, values, file, order)
-    table = _labels(arrays, labels, label_names, len(values), file)
+    table, names = _labels(arrays, labels, label_names, len(values), file)
     if where:
         kept = _selected(arrays, where, len(values), file)
         values, table, weight = values[kept], table[kept], None if weight is None else weight[kept]
@@ -113,7 +116,7 @@ def read_library(
         ids=[f"{file.stem}#{row}" for row in range(len(values))],
         meta=meta,
     )
-    return SyntheticLibrary(spectra, table)
+    return SyntheticLibrary(spectra, table, names)
 
 
 def _inverse_variance(
@@ -231,13 +234,15 @@ def _angstrom(values: Any, unit: str) -> NDArray[np.float64]:
         raise UsageError(f"expected a length as wavelength_unit, got {unit!r}; write 'Angstrom' or 'nm'") from None
 
 
-def _labels(arrays: Arrays, labels: str | None, names: str | tuple[str, ...] | None, n: int, file: Path) -> Table:
-    """The labels as a table of n rows."""
+def _labels(
+    arrays: Arrays, labels: str | None, names: str | tuple[str, ...] | None, n: int, file: Path
+) -> tuple[Table, tuple[str, ...]]:
+    """The labels, and what else there is of each spectrum, as a table of n rows; and which of its columns are labels."""
     from astropy.table import Table
 
+    columns = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray) and array.shape == (n,)}
     if labels is None:
-        columns = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray) and array.shape == (n,)}
-        return Table(columns)
+        return Table(columns), tuple(columns)
     found = _named(arrays, labels, file)
     if not isinstance(found, Table):
         words = [str(w) for w in (_named(arrays, names, file) if isinstance(names, str) else names or ())]
@@ -246,7 +251,7 @@ def _labels(arrays: Arrays, labels: str | None, names: str | tuple[str, ...] | N
                 f"{file.name}: expected {labels} of shape ({n}, {len(words)}), one row per spectrum and one column per name, got "
                 f"{np.shape(found)}; check labels and label_names"
             )
-        return Table(dict(zip(words, np.asarray(found).T, strict=True)))
+        return Table(columns | dict(zip(words, np.asarray(found).T, strict=True))), tuple(words)
     if len(found) != n:
         raise ReadError(f"{file.name}: expected {n} rows in {labels}, one per spectrum, got {len(found)}; check the file")
-    return found
+    return found, tuple(found.colnames)

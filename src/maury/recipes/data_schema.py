@@ -48,7 +48,7 @@ class LibraryRecipe(Strict):
 
 
 class PartRecipe(Strict):
-    """Labelled spectra of one origin: a glob below the data folder and a table joined to it, or a synthetic library."""
+    """Labelled spectra of one origin: files and a table joined to them, a synthetic library, or what a grid recipe builds."""
 
     spectra: str | None = None
     table: str | None = None
@@ -61,6 +61,8 @@ class PartRecipe(Strict):
     medium: Literal["air", "vacuum"] | None = None
     assumed_snr: float | None = Field(default=None, gt=0, description="per pixel of the file")
     library: LibraryRecipe | None = None
+    build: str | None = Field(default=None, description="recipe of `maury grid build` whose training set this part is")
+    only: int | None = Field(default=None, ge=1, description="so many of the label sets of ``build``, spread evenly over all")
     columns: dict[str, str] = Field(default_factory=dict, description="label -> column of this part's table")
     error_columns: dict[str, str] = Field(default_factory=dict, description="label -> column of its errors in this table")
     units: dict[str, str] = Field(default_factory=dict, description="label -> unit of this part's column")
@@ -81,29 +83,38 @@ class PartRecipe(Strict):
         return self
 
     def check(self) -> None:
-        """Raise RecipeError unless this is spectra with a table, or a library."""
+        """Raise RecipeError unless this is spectra with a table, a library, or a build."""
         if self.join == ON_SKY and self.join_meta is not None:
             raise RecipeError(
                 f"expected no join_meta for part {self.name!r}, which is joined on the sky, got {self.join_meta!r}; choose one"
             )
-        if self.library is None:
+        if self.only is not None and self.build is None:
+            raise RecipeError(f"expected build beside only = {self.only} in part {self.name!r}, got none; name the grid recipe")
+        if self.library is None and self.build is None:
             for key in ("spectra", "table"):
                 if getattr(self, key) is None:
                     raise RecipeError(f"expected {key} for part {self.name!r} of the data, got none; name spectra and table")
             return
+        if self.library is not None and self.build is not None:
+            raise RecipeError(f"expected one of library and build for part {self.name!r}, got both; make two parts of them")
+        origin = "library" if self.build is None else "build"
         unused = [
             key for key in ("spectra", "table", "join_meta", "medium", "format", "rv_column") if getattr(self, key) is not None
         ]
         if unused:
             raise RecipeError(
-                f"expected no {unused[0]} beside the library of part {self.name!r}, got {getattr(self, unused[0])!r}; "
+                f"expected no {unused[0]} beside the {origin} of part {self.name!r}, got {getattr(self, unused[0])!r}; "
                 "make two parts of them"
             )
-        if self.assumed_snr is not None and self.library.ivar is not None:
+        if self.library is not None:
+            self._check_errors(self.library)
+
+    def _check_errors(self, library: LibraryRecipe) -> None:
+        if self.assumed_snr is not None and library.ivar is not None:
             raise RecipeError(
                 f"expected one of assumed_snr and library.ivar for part {self.name!r}, got both; keep the one that is meant"
             )
-        if self.assumed_snr is None and self.library.ivar is None:
+        if self.assumed_snr is None and library.ivar is None:
             raise RecipeError(
                 f"expected assumed_snr for the library of part {self.name!r}, got none; synthetic spectra have no errors, unless "
                 "library.ivar names them"
@@ -112,7 +123,7 @@ class PartRecipe(Strict):
     @property
     def is_validated(self) -> bool:
         """Whether its stars are scored in cross-validation: observed ones are, synthetic ones are not, unless said."""
-        return self.library is None if self.validated is None else self.validated
+        return self.spectra is not None if self.validated is None else self.validated
 
 
 class DataRecipe(PartRecipe):

@@ -61,8 +61,14 @@ class TrainingSet:
         )
 
 
-def load_training_set(recipe: Recipe, folder: str | Path, progress: Progress | None = None) -> TrainingSet:
+def load_training_set(
+    recipe: Recipe, folder: str | Path, progress: Progress | None = None, work: Path | None = None
+) -> TrainingSet:
     """Read, join, select and prepare what ``recipe.data`` describes below ``folder``.
+
+    Parameters
+    ----------
+    work : folder for training sets that are built on the way; None: one that is removed.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def load_training_set(recipe: Recipe, folder: str | Path, progress: Progress | N
     loaded = []
     for part in parts:
         try:
-            loaded.append(load_part(recipe, part, Path(folder), progress))
+            loaded.append(load_part(recipe, part, Path(folder), progress, work))
         except MauryError as error:
             raise RecipeError(f"part {part.name!r}: {error}" if len(parts) > 1 else str(error)) from None
     sizes = [len(part.spectra) for part in loaded]

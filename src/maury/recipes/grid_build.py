@@ -17,13 +17,14 @@ from maury.errors import RecipeError
 from maury.files import canonical_json
 from maury.grids.chunks import ChunkFolder, chunk_folder, make_chunks
 from maury.grids.grid import Grid
-from maury.grids.sampling import Sobol, WithConstants, sample, with_constants
+from maury.grids.sampling import WithConstants, sample, with_constants
 from maury.grids.training_set import LargeArray, TrainingSet, check_output, check_replaceable, write_training_set
 from maury.labels import KNOWN_LABELS
 from maury.prepare.broadening import FASTEST_KM_S
+from maury.prepare.resolving_power import check_resolving_powers, lowest_native
 from maury.recipes.grid_pipeline import PATCHED, BuildJob, ChunkMaker
-from maury.recipes.grid_schema import BuildRecipe, InstrumentRecipe, NodesRecipe
-from maury.recipes.grid_source import needed_part, open_recipe_grid
+from maury.recipes.grid_schema import BuildRecipe, NodesRecipe
+from maury.recipes.grid_source import Broadest, needed_part, open_recipe_grid
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -34,6 +35,8 @@ _MOST_ROWS = 512
 _DECIDING = ("maury", "numpy", "scipy", "astropy")
 """Packages whose version may change a spectrum; another one of these does not go on with chunks of the first."""
 _PER_SPECTRUM = ("labels", "row", "flag", "snr", "delta_rv")
+_BROADENING = ("vsini", "resolving_power")
+"""Labels that no grid needs to have: they are a broadening each."""
 _PER_LOSS = ("left_out_labels", "left_out_flag", "left_out_reason")
 
 
@@ -50,7 +53,7 @@ class BuildSummary:
     names : of the labels.
     has_ivar : whether it holds inverse variances.
     resolving_power, fwhm : of the spectra, before rotation: of the instrument, or of the grid where the recipe has none; both
-        None for an instrument given as a table.
+        None for an instrument given as a table, and where each spectrum has a resolving power of its own.
     """
 
     n_spectra: int
@@ -95,8 +98,11 @@ def build_training_set(
     root, output = root.resolve(), output.resolve()
     grid = open_recipe_grid(recipe, root)
     names, labels = draw_labels(recipe, grid, root)
-    fastest = float(labels[:, names.index("vsini")].max()) if "vsini" in names else 0.0
-    grid = needed_part(grid, recipe, fastest)
+    broadest = Broadest.of(recipe, names, labels)
+    grid = needed_part(grid, recipe, broadest)
+    if recipe.has_own_resolutions:
+        native = lowest_native(grid.wavelength, grid.resolving_power, grid.fwhm)
+        check_resolving_powers(labels[:, names.index("resolving_power")], native)
     maker = ChunkMaker(recipe, grid, names)  # a grid that cannot be interpolated says so before anything is written
     for row in _extremes(recipe, len(labels)):
         maker(row, labels[row : row + 1])  # likewise a range that the largest velocities leave
@@ -104,9 +110,9 @@ def build_training_set(
     rows = rows_per_chunk or max(1, min(_MOST_ROWS, _BLOCK_BYTES // (8 * grid.n_pixels)))
     report = None if progress is None else partial(progress, "build")
     with chunk_folder(output, plan, labels, rows) as folder:
-        make_chunks(folder, BuildJob(recipe, root, names, fastest), processes, report)
+        make_chunks(folder, BuildJob(recipe, root, names, broadest), processes, report)
         assemble = None if progress is None else partial(progress, "assemble")
-        content, summary = _content(folder, names, plan, recipe.instrument or grid, assemble)
+        content, summary = _content(folder, names, plan, _sharpness(recipe, grid), assemble)
         write_training_set(output, content, folder.path)
         folder.remove()
     return summary
@@ -139,28 +145,56 @@ def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str,
             f"expected values for {', '.join(grid.names)}, the labels of the grid, got none for {', '.join(missing)}; sample "
             "them, or give a value in grid.fixed"
         )
-    idle = [name for name in names if name not in (*grid.names, "vsini")]
+    idle = [name for name in names if name not in (*grid.names, *_BROADENING)]
     if idle:
-        raise RecipeError(f"expected labels among {', '.join(grid.names)} and vsini, got {idle[0]}; the grid does not have it")
+        known = " and ".join((", ".join((*grid.names, *_BROADENING[:-1])), _BROADENING[-1]))
+        raise RecipeError(f"expected labels among {known}, got {idle[0]}; the grid does not have it")
+    if recipe.has_own_resolutions and "resolving_power" in grid.names:
+        raise RecipeError(
+            f"expected a grid of one resolution where resolving_power is sampled, got {grid.name} with a label of that name; "
+            "sample its own spectra (nodes) or another grid"
+        )
     constraint = None if recipe.constraint is None else WithConstants(recipe.constraint.constraint(root), fixed)
     if isinstance(recipe.sample, NodesRecipe):
-        values = np.repeat(grid.values, recipe.sample.copies, axis=0)
-        if recipe.sample.ranges:
-            values = np.column_stack([values, sample(Sobol(recipe.sample.ranges, len(values), recipe.seed))])
-        if constraint is not None:
-            values = values[constraint.keeps(names[: values.shape[1]], values)]
-            if not len(values):
-                raise RecipeError(f"expected nodes of {grid.name} that the constraint keeps, got none; widen the constraint")
+        values = _nodes(recipe.sample, recipe.seed, grid, names, constraint)
     else:
         values = sample(recipe.sample.sampler(recipe.seed), constraint)
     table = with_constants(values if recipe.only is None else _spread(values, recipe.only), fixed)
+    _check_broadening(names, table, recipe.has_own_resolutions)
+    return names, np.ascontiguousarray(table)
+
+
+def _nodes(settings: NodesRecipe, seed: int, grid: Grid, names: tuple[str, ...], constraint: WithConstants | None) -> FloatArray:
+    """(n, K) the grid's own label sets that the constraint keeps, and behind them what the grid does not have."""
+    values = np.repeat(grid.values, settings.copies, axis=0)
+    further = settings.sampler(len(values), seed)
+    if further is not None:
+        values = np.column_stack([values, sample(further)])
+    if constraint is not None:
+        values = values[constraint.keeps(names[: values.shape[1]], values)]
+        if not len(values):
+            raise RecipeError(f"expected nodes of {grid.name} that the constraint keeps, got none; widen the constraint")
+    return values
+
+
+def _check_broadening(names: tuple[str, ...], table: FloatArray, has_own_resolutions: bool) -> None:
+    """Raise MauryError for impossible values: now, and not in the chunk where the first of them is."""
     if "vsini" in names:
         vsini = table[:, names.index("vsini")]
-        if not 0 <= vsini.min() <= vsini.max() <= FASTEST_KM_S:  # now, and not in the chunk where the first of them is
+        if not 0 <= vsini.min() <= vsini.max() <= FASTEST_KM_S:
             raise RecipeError(
                 f"expected vsini between 0 and {FASTEST_KM_S:g} km/s, got {vsini.min():g} to {vsini.max():g}; correct its values"
             )
-    return names, np.ascontiguousarray(table)
+    if has_own_resolutions:
+        check_resolving_powers(table[:, names.index("resolving_power")])
+
+
+def _sharpness(recipe: BuildRecipe, grid: Grid) -> tuple[float | None, float | None]:
+    """Resolving power and FWHM (Å) of all spectra, before rotation."""
+    if recipe.has_own_resolutions:
+        return None, None
+    sharpness = recipe.instrument or grid
+    return sharpness.resolving_power, sharpness.fwhm
 
 
 def _extremes(recipe: BuildRecipe, n: int) -> list[int]:
@@ -201,7 +235,7 @@ def _content(
     folder: ChunkFolder,
     names: tuple[str, ...],
     plan: dict[str, Any],
-    sharpness: InstrumentRecipe | Grid,
+    sharpness: tuple[float | None, float | None],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TrainingSet, BuildSummary]:
     counts = [len(folder.load(number, ("row",))["row"]) for number in range(folder.n_chunks)]
@@ -215,8 +249,9 @@ def _content(
         )
     first = folder.load(whole[0], ("wavelength", "medium"))
     wavelength, medium = first["wavelength"], str(first["medium"])
-    table = [folder.load(number, _PER_SPECTRUM) for number in whole]
-    small = {name: np.concatenate([chunk[name] for chunk in table]) for name in _PER_SPECTRUM}
+    per_spectrum = (*_PER_SPECTRUM, "base") if plan["recipe"]["sample"]["kind"] == "nodes" else _PER_SPECTRUM
+    table = [folder.load(number, per_spectrum) for number in whole]
+    small = {name: np.concatenate([chunk[name] for chunk in table]) for name in per_spectrum}
     small |= {name: np.concatenate([chunk[name] for chunk in left_out]) for name in ("left_out_labels", "left_out_flag")}
     small["wavelength"] = wavelength
 
@@ -240,5 +275,5 @@ def _content(
     words, numbers = np.unique(reasons, return_counts=True)
     lost = dict(zip(words.tolist(), numbers.tolist(), strict=True))
     n_flagged = int(np.count_nonzero(small["flag"]))
-    summary = BuildSummary(*shape, n_flagged, lost, medium, names, has_ivar, sharpness.resolving_power, sharpness.fwhm)
+    summary = BuildSummary(*shape, n_flagged, lost, medium, names, has_ivar, *sharpness)
     return TrainingSet(large, small, texts, folder.rows_per_chunk), summary

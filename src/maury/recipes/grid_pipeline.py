@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from maury.flags import PixelFlag
 from maury.grids.chunks import Arrays, Make
 from maury.grids.grid import Grid
 from maury.prepare import Preparation, convolve_instrument, rotate_flux
+from maury.prepare.resolving_power import convolve_resolving_power
 from maury.recipes.grid_schema import BuildRecipe
-from maury.recipes.grid_source import Source, needed_part, open_recipe_grid
+from maury.recipes.grid_source import Broadest, Source, needed_part, open_recipe_grid
 from maury.spectra import Spectra
 
 FloatArray = NDArray[np.float64]
@@ -38,16 +40,16 @@ class BuildJob:
     recipe : of the build.
     root : folder of its files.
     names : of the columns of the labels.
-    fastest : the largest v sin i of all, km/s.
+    broadest : what the labels of all spectra ask for at most.
     """
 
     recipe: BuildRecipe
     root: Path
     names: tuple[str, ...]
-    fastest: float
+    broadest: Broadest
 
     def open(self) -> Make:
-        part = needed_part(open_recipe_grid(self.recipe, self.root), self.recipe, self.fastest)
+        part = needed_part(open_recipe_grid(self.recipe, self.root), self.recipe, self.broadest)
         return ChunkMaker(self.recipe, part, self.names)
 
 
@@ -58,21 +60,21 @@ class ChunkMaker:
         self._recipe, self._grid, self._source = recipe, grid, Source(grid, recipe)
         self._of_grid = [names.index(name) for name in grid.names]
         self._vsini = names.index("vsini") if "vsini" in names else None
+        self._power = names.index("resolving_power") if recipe.has_own_resolutions else None
         self._preparation: Preparation = recipe.preparation
 
     def __call__(self, first: int, labels: FloatArray) -> Arrays:
         rows = first + np.arange(len(labels))
         nodes, place = np.unique(labels[:, self._of_grid], axis=0, return_inverse=True)
         place = place.reshape(-1)
-        vsini = np.zeros(len(labels)) if self._vsini is None else labels[:, self._vsini]
         found = self._source.spectra(nodes)
         flag, reason = found.flag[place], np.array(found.reason, dtype=object)[place]
         keep = np.flatnonzero(found.usable[place])
         if not keep.size:
             return self._nothing(rows, labels, flag, reason)
         sharp = np.unique(place[keep])
-        wavelength, flux = self._broadened(found.flux[sharp], np.searchsorted(sharp, place[keep]), vsini[keep])
-        spectra, velocity = self._observed(wavelength, flux, rows[keep])
+        wavelength, flux = self._broadened(found.flux[sharp], np.searchsorted(sharp, place[keep]), labels[keep])
+        spectra, velocity = self._observed(wavelength, flux, rows[keep], labels[keep])
         prepared = self._preparation.prepare_each(spectra)
         for failure in prepared.failures:
             at = keep[list(failure.rows)]
@@ -92,34 +94,36 @@ class ChunkMaker:
         done = prepared.spectra[left]
         for augmentation in self._recipe.augment.steps:
             done = augmentation(done, self._recipe.seed, rows[keep[made]])
-        return self._arrays(done, rows, labels, flag, reason, keep[made], velocity[made])
+        base = {} if found.base is None else {"base": found.base[place[keep[made]]]}
+        return base | self._arrays(done, rows, labels, flag, reason, keep[made], velocity[made])
 
     # -- from the grid to the spectrograph ------------------------------------------------------------------------------------
 
-    def _broadened(self, sharp: FloatArray, place: IntArray, vsini: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _broadened(self, sharp: FloatArray, place: IntArray, labels: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Wavelengths wanted, and (n, n_pixels) spectra of ``place`` among the sharp ones, through instrument and rotation.
 
         The instrument comes first, as in Passegger+2020: the two commute, and spectra that differ in v sin i only share it.
         """
-        wavelength, instrument = self._grid.wavelength, self._recipe.instrument
-        if instrument is not None:
-            native: dict[str, Any] = {"native_resolving_power": self._grid.resolving_power, "native_fwhm": self._grid.fwhm}
+        wavelength, instrument, darkening = self._grid.wavelength, self._recipe.instrument, self._recipe.rotation.limb_darkening
+        native: dict[str, Any] = {"native_resolving_power": self._grid.resolving_power, "native_fwhm": self._grid.fwhm}
+        if self._power is not None:
+            power = labels[:, self._power]
+            sharp = _versions(sharp, place, power, lambda flux, own: convolve_resolving_power(wavelength, flux, own, **native))
+            place = np.arange(len(labels))
+        elif instrument is not None:
             sharp = convolve_instrument(wavelength, sharp, **instrument.model_dump(), **native)
+        vsini = np.zeros(len(labels)) if self._vsini is None else labels[:, self._vsini]
+        if vsini.any():
+            flux = _versions(sharp, place, vsini, lambda flux, own: rotate_flux(wavelength, flux, own, darkening))
+        else:
+            flux = sharp[place]
         low, high = self._recipe.grid.wavelength
         wanted = (wavelength >= low - 1e-6) & (wavelength <= high + 1e-6)
-        darkening = self._recipe.rotation.limb_darkening
-        if not vsini.any():
-            flux = sharp[place]
-        elif 2 * len(sharp) > place.size:
-            flux = rotate_flux(wavelength, sharp[place], vsini, darkening)
-        else:  # one transform of the spectrum serves all its rotations
-            flux = np.empty((place.size, wavelength.size))
-            for number, spectrum in enumerate(sharp):
-                own = np.flatnonzero(place == number)
-                flux[own] = rotate_flux(wavelength, spectrum, vsini[own], darkening)
         return wavelength[wanted], flux[:, wanted]
 
-    def _observed(self, wavelength: FloatArray, flux: FloatArray, rows: IntArray) -> tuple[Spectra, FloatArray]:
+    def _observed(
+        self, wavelength: FloatArray, flux: FloatArray, rows: IntArray, labels: FloatArray
+    ) -> tuple[Spectra, FloatArray]:
         """Spectra for the steps, and (n,) the velocities they are left with: the rest-frame shift is told to miss by so much."""
         from astropy.table import Table
 
@@ -129,7 +133,10 @@ class ChunkMaker:
         meta = Table({"file": np.full(n, self._recipe.name), "format": np.full(n, "grid"), "instrument": np.full(n, "synthetic")})
         meta["snr"], meta["rv"] = np.nan, 0.0 if jitter is None else -velocity
         instrument = self._recipe.instrument
-        meta["resolving_power"] = np.nan if instrument is None else instrument.resolving_power or np.nan
+        if self._power is None:
+            meta["resolving_power"] = np.nan if instrument is None else instrument.resolving_power or np.nan
+        else:
+            meta["resolving_power"] = labels[:, self._power]
         meta["fwhm"] = np.nan if instrument is None else instrument.fwhm or np.nan
         level = np.maximum(np.median(np.abs(flux), axis=1, keepdims=True), 1e-300)
         error = np.broadcast_to(level / _NOMINAL_SNR, flux.shape)
@@ -190,3 +197,21 @@ class ChunkMaker:
             "ivar": spectra.ivar.astype(np.float32),
         }
         return arrays | self._left_out(rows, labels, flag, reason, made)
+
+
+def _versions(
+    sharp: FloatArray, place: IntArray, width: FloatArray, broaden: Callable[[FloatArray, FloatArray], FloatArray]
+) -> FloatArray:
+    """(n, n_pixels) the spectra of ``place`` (n,) among the (m, n_pixels) sharp ones, each broadened by a width of its own.
+
+    Parameters
+    ----------
+    broaden : of (n, n_pixels) or (n_pixels,) flux and (n,) widths.
+    """
+    if 2 * len(sharp) > place.size:
+        return broaden(sharp[place], width)
+    flux = np.empty((place.size, sharp.shape[1]))
+    for number, spectrum in enumerate(sharp):  # one transform of the spectrum serves all its versions
+        own = np.flatnonzero(place == number)
+        flux[own] = broaden(spectrum, width[own])
+    return flux

@@ -37,6 +37,9 @@ class GridRecipe(Strict):
     wavelength: Range = Field(description="Å, in the grid's medium: what the steps get; margins for broadening are added")
     interpolation: Literal["linear", "cubic"] = "linear"
     outside: Literal["leave_out", "nearest"] = "leave_out"
+    edges: Literal["require", "continue"] = Field(
+        default="require", description="a grid that ends within the margins: an error, or it goes on with its end pixels' flux"
+    )
     fixed: dict[str, float] = Field(default_factory=dict, description="labels of the grid that are not sampled")
 
 
@@ -73,24 +76,37 @@ def _is_segment(value: object) -> bool:
     return _are_numbers(value) and len(value) == 3  # type: ignore[arg-type]
 
 
-class RandomRecipe(Strict):
+class BoxRecipe(Strict):
+    """Ranges of labels, and how their values are spread (:class:`maury.grids.sampling.Uniform`)."""
+
+    ranges: dict[str, Range]
+    logarithmic: tuple[str, ...] = ()
+    square_root: tuple[str, ...] = ()
+
+
+class RandomRecipe(BoxRecipe):
     """Random points in a box."""
 
     kind: Literal["uniform", "sobol"]
     number: int = Field(ge=1)
-    ranges: dict[str, Range]
-    logarithmic: tuple[str, ...] = ()
 
     def sampler(self, seed: int) -> Sampler:
-        return (Uniform if self.kind == "uniform" else Sobol)(self.ranges, self.number, seed, self.logarithmic)
+        kind = Uniform if self.kind == "uniform" else Sobol
+        return kind(self.ranges, self.number, seed, self.logarithmic, self.square_root)
 
 
-class NodesRecipe(Strict):
+class NodesRecipe(BoxRecipe):
     """The grid's own label sets, each ``copies`` times with other values of the labels that the grid does not have."""
 
     kind: Literal["nodes"]
     copies: int = Field(default=1, ge=1)
     ranges: dict[str, Range] = Field(default_factory=dict)
+
+    def sampler(self, number: int, seed: int) -> Sampler | None:
+        """For the labels that the grid does not have; None where there are none."""
+        if not (self.ranges or self.logarithmic or self.square_root):
+            return None
+        return Sobol(self.ranges, number, seed, self.logarithmic, self.square_root)
 
 
 SampleRecipe = Annotated[LatticeRecipe | RandomRecipe | NodesRecipe, Field(discriminator="kind")]
@@ -146,11 +162,21 @@ class InstrumentRecipe(Strict):
     profile: Literal["gaussian", "voigt"] = "gaussian"
     eta: float = 0.6
 
-    def check(self) -> None:
-        """Raise UsageError unless exactly one resolution is given and all is possible."""
+    def check(self, sampled: bool) -> None:
+        """Raise UsageError unless exactly one resolution is given, or none where it is ``sampled``, and all is possible."""
         check_profile(self.profile, self.eta)
-        if lsf_from("instrument", self.resolving_power, self.fwhm, self.table) is None:
+        given = lsf_from("instrument", self.resolving_power, self.fwhm, self.table)
+        if given is None and not sampled:
             raise RecipeError("expected a resolution in [instrument], got none; give resolving_power, fwhm (Å) or table")
+        if sampled and given is not None:
+            raise RecipeError(
+                "expected no resolution in [instrument] beside the label resolving_power, which gives each spectrum its own, got "
+                "one; remove one of the two"
+            )
+        if sampled and self.profile != "gaussian":
+            raise RecipeError(
+                f"expected a gaussian profile in [instrument] beside the label resolving_power, got {self.profile!r}; remove it"
+            )
 
 
 class AugmentRecipe(Strict):
@@ -208,6 +234,11 @@ class BuildRecipe(Strict):
         """The labels that the sampler gives values to; of nodes, those the grid does not have."""
         return tuple(self.sample.axes if isinstance(self.sample, LatticeRecipe) else self.sample.ranges)
 
+    @property
+    def has_own_resolutions(self) -> bool:
+        """Whether ``resolving_power`` is a label, so that each spectrum has its own instrument."""
+        return "resolving_power" in (*self.sampled, *self.grid.fixed)
+
     def check(self) -> None:
         """Raise MauryError where parts contradict each other or a value is impossible."""
         if (self.grid.file is None) == (self.grid.library is None):
@@ -222,13 +253,13 @@ class BuildRecipe(Strict):
         unknown = [name for name in (*self.sampled, *self.grid.fixed) if name not in KNOWN_LABELS]
         if unknown:
             raise RecipeError(f"expected labels among {', '.join(KNOWN_LABELS)}, got {unknown[0]!r}; correct the name")
-        if not isinstance(self.sample, NodesRecipe):
+        if isinstance(self.sample, NodesRecipe):
+            self.sample.sampler(1, self.seed)
+        else:
             self.sample.sampler(self.seed)
-        elif self.sample.ranges:
-            Sobol(self.sample.ranges, 1)
         RotationProfile(self.rotation.limb_darkening)
         if self.instrument is not None:
-            self.instrument.check()
+            self.instrument.check(self.has_own_resolutions)
         rest = any(isinstance(step, Resample) and step.frame == "rest" for step in self.preparation.steps)
         if self.augment.jitter is not None and not rest:
             raise RecipeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.errors import RecipeError
 from maury.grids.description import GridDescription, open_described
-from maury.grids.grid import Grid
+from maury.grids.grid import FluxRows, Grid
 from maury.grids.interpolate import GridInterpolator
 from maury.grids.open import open_grid
-from maury.prepare.lsf import lsf_from
+from maury.prepare.lsf import Lsf, lsf_from
 from maury.recipes.grid_schema import BuildRecipe, NodesRecipe
 
 FloatArray = NDArray[np.float64]
@@ -40,6 +41,23 @@ class Found(NamedTuple):
     """(m,) whether there is a spectrum."""
     reason: list[str]
     """(m,) what is wrong with the labels, in words; "" where nothing is."""
+    base: IntArray | None = None
+    """(m,) number of the grid's spectrum that each is; None where they are interpolated."""
+
+
+class Broadest(NamedTuple):
+    """The most that any spectrum of a build is broadened by its labels."""
+
+    vsini: float
+    """The largest, km/s; 0 where it is no label."""
+    resolving_power: float | None
+    """The lowest; None where it is no label."""
+
+    @classmethod
+    def of(cls, recipe: BuildRecipe, names: tuple[str, ...], labels: FloatArray) -> Broadest:
+        """Of all (n, K) labels with these names."""
+        fastest = float(labels[:, names.index("vsini")].max()) if "vsini" in names else 0.0
+        return cls(fastest, float(labels[:, names.index("resolving_power")].min()) if recipe.has_own_resolutions else None)
 
 
 def open_recipe_grid(recipe: BuildRecipe, root: Path) -> Grid:
@@ -57,27 +75,21 @@ def open_recipe_grid(recipe: BuildRecipe, root: Path) -> Grid:
     return open_described(GridDescription.from_dict(entries | {"file": str(root / recipe.grid.library.file)}, recipe.name))
 
 
-def needed_part(grid: Grid, recipe: BuildRecipe, fastest: float) -> Grid:
+def needed_part(grid: Grid, recipe: BuildRecipe, broadest: Broadest) -> Grid:
     """The pixels that reach into the wanted range through instrument and rotation.
 
-    Parameters
-    ----------
-    fastest : the largest v sin i, km/s.
+    With ``edges = "continue"`` a grid that ends within the margins goes on with the flux of its end pixels: as far inside its
+    ends as instrument and rotation reach (14 Å at 8400 Å for 300 km/s and R = 5000), spectra are then approximate, because the
+    lines of beyond are missing; elsewhere nothing changes.
 
     Raises
     ------
     RecipeError
-        If the grid does not hold them all.
+        If the grid does not hold them all; where it may be continued, if it does not hold the range without margins, to a pixel.
     """
-    low, high = recipe.grid.wavelength
-    instrument = recipe.instrument
-    if instrument is not None:
-        lsf = lsf_from("instrument", instrument.resolving_power, instrument.fwhm, instrument.table)
-        assert lsf is not None  # likewise
-        reach = _REACH_FWHM[instrument.profile if instrument.eta > 0 else "gaussian"]
-        first, last = lsf.fwhm_at(np.array([low, high]))
-        low, high = low - reach * first, high + reach * last
-    low, high = low * (1 - fastest / SPEED_OF_LIGHT_KM_S), high * (1 + fastest / SPEED_OF_LIGHT_KM_S)
+    low, high = _with_margins(recipe, broadest)
+    if recipe.grid.edges == "continue":
+        grid = _continued(grid, recipe.grid.wavelength, low, high)
     wavelength = grid.wavelength
     if low < wavelength[0] - _EDGE or high > wavelength[-1] + _EDGE:
         raise RecipeError(
@@ -87,6 +99,68 @@ def needed_part(grid: Grid, recipe: BuildRecipe, fastest: float) -> Grid:
     start, stop = np.searchsorted(wavelength, [low + _EDGE, high - _EDGE])
     begin, end = max(int(start) - _MORE_PIXELS, 0), min(int(stop) + _MORE_PIXELS - 1, wavelength.size - 1)
     return grid.crop(float(wavelength[begin]), float(wavelength[end]))
+
+
+def _with_margins(recipe: BuildRecipe, broadest: Broadest) -> tuple[float, float]:
+    """The wanted range and what reaches into it, Å."""
+    low, high = recipe.grid.wavelength
+    instrument, lsf, reach = recipe.instrument, None, _REACH_FWHM["gaussian"]
+    if broadest.resolving_power is not None:
+        lsf = Lsf(broadest.resolving_power)
+    elif instrument is not None:
+        lsf = lsf_from("instrument", instrument.resolving_power, instrument.fwhm, instrument.table)
+        reach = _REACH_FWHM[instrument.profile if instrument.eta > 0 else "gaussian"]
+    if lsf is not None:
+        first, last = lsf.fwhm_at(np.array([low, high]))
+        low, high = low - reach * float(first), high + reach * float(last)
+    return low * (1 - broadest.vsini / SPEED_OF_LIGHT_KM_S), high * (1 + broadest.vsini / SPEED_OF_LIGHT_KM_S)
+
+
+def _continued(grid: Grid, wanted: tuple[float, float], low: float, high: float) -> Grid:
+    """The grid with as many pixels more at its ends as ``low`` and ``high`` (Å) ask for, on the step that it has there.
+
+    A grid that misses ``wanted`` by more than a pixel stays as it is.
+    """
+    wavelength = grid.wavelength
+    steps = wavelength[1] - wavelength[0], wavelength[-1] - wavelength[-2]
+    if wanted[0] < wavelength[0] - steps[0] - _EDGE or wanted[1] > wavelength[-1] + steps[1] + _EDGE:
+        return grid
+    missing = (wavelength[0] - low) / steps[0], (high - wavelength[-1]) / steps[1]
+    before, after = (int(np.ceil(n)) + _MORE_PIXELS if n * step > _EDGE else 0 for n, step in zip(missing, steps, strict=True))
+    if not before and not after:
+        return grid
+    ends = wavelength[0] - steps[0] * np.arange(before, 0, -1), wavelength[-1] + steps[1] * np.arange(1, after + 1)
+    rows = ContinuedRows(grid.rows, before, after)
+    return replace(grid, wavelength=np.concatenate([ends[0], wavelength, ends[1]]), rows=rows)
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuedRows:
+    """Other rows with pixels ``before`` and ``after`` them that repeat their end pixels (:class:`~maury.grids.grid.FluxRows`)."""
+
+    whole: FluxRows
+    before: int
+    after: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, n_pixels = self.whole.shape
+        return n, self.before + n_pixels + self.after
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.whole.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        return self.whole.n_bytes
+
+    def read(self, rows: IntArray, pixels: slice) -> NDArray[Any]:
+        pixel = np.clip(np.arange(self.shape[1])[pixels] - self.before, 0, self.whole.shape[1] - 1)
+        if not pixel.size:
+            return self.whole.read(rows, slice(0, 0))
+        first = int(pixel.min())
+        return self.whole.read(rows, slice(first, int(pixel.max()) + 1))[:, pixel - first]
 
 
 class Source:
@@ -110,9 +184,9 @@ class Source:
     def spectra(self, values: FloatArray) -> Found:
         """Spectra for (m, K) label sets; of nodes, those of the grid itself."""
         if self._between is None:
-            flux = self.grid.flux([self._row[tuple(row)] for row in values.tolist()])
-            n = len(values)
-            return Found(np.asarray(flux, dtype=np.float64), np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool), [""] * n)
+            base = np.array([self._row[tuple(row)] for row in values.tolist()], dtype=np.int64)
+            flux, n = np.asarray(self.grid.flux(base), dtype=np.float64), len(base)
+            return Found(flux, np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool), [""] * n, base)
         found = self._between.spectra(values)
         flag = OUTSIDE * found.outside.astype(np.int64) | HOLE * found.hole.astype(np.int64)
         return Found(found.flux, flag, found.usable, self._between.reasons(values, found))

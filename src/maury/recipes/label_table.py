@@ -161,7 +161,7 @@ def _usable_errors(errors: FloatArray) -> FloatArray:
 
 def _columns_used(recipe: Recipe, part: PartRecipe) -> list[str]:
     named = {item.name for item in recipe.label}
-    joined = [] if part.library else [part.ra_column, part.dec_column] if part.join == ON_SKY else [part.join]
+    joined = [] if part.spectra is None else [part.ra_column, part.dec_column] if part.join == ON_SKY else [part.join]
     optional = [*(_error_column(item, part) for item in recipe.label), part.rv_column, part.star_column]
     used = joined + [column_of(item, part) for item in recipe.label] + [name for name in optional if name is not None]
     return used + [name for name in part.limits if name not in named]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from maury.protocols import ModelCovariance
 from maury.recipes.training_part import TrainingPart
 from maury.spectra import Spectra
 
+if TYPE_CHECKING:
+    from maury.train.loop import History
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -27,10 +31,11 @@ _ROBUST_EVERY = 4  # pixels: the leading components of the residuals, in which o
 class CannonLearner:
     """Trains Cannons on the stars of one part: a global one, and regional ones with weights of their own."""
 
-    history = None
-    """The Cannon is solved, not trained by epochs."""
+    flux_error = None
+    """Unknown without another training."""
 
     def __init__(self, part: TrainingPart) -> None:
+        self.histories: dict[str, History] = {}  # The Cannon is solved, not trained by epochs
         self.part = part
         self.folds = part.folds()
         self.config = self._chosen_config()

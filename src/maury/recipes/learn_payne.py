@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from maury.emulate.robust import student_weights
 from maury.fit.fitter import ChiSquareFitter
 from maury.labels import LabelSet
 from maury.protocols import ModelCovariance
-from maury.recipes.training_part import TrainingPart
+from maury.recipes.training_part import FluxError, TrainingPart
 
 if TYPE_CHECKING:
     from maury.emulate.payne_training import PayneTraining
@@ -30,8 +31,10 @@ class PayneLearner:
     twice but for the star weights.
     """
 
-    def __init__(self, part: TrainingPart, device: str, checkpoints: Path | None) -> None:
-        self.part, self.device, self.checkpoints = part, device, checkpoints
+    def __init__(
+        self, part: TrainingPart, device: str, checkpoints: Path | None, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.part, self.device, self.checkpoints, self.progress = part, device, checkpoints, progress
         self.config = part.recipe.train.payne.to_config()
 
     @property
@@ -40,9 +43,14 @@ class PayneLearner:
         return labels.scaled_to_range() if self.config.scaling == "range" else labels
 
     @property
-    def history(self) -> History:
+    def histories(self) -> dict[str, History]:
         """Losses of the training."""
-        return self._training.history
+        return {"network": self._training.history}
+
+    @property
+    def flux_error(self) -> FluxError | None:
+        """Of the members, each on the spectra it held back."""
+        return FluxError.of(self._training.residuals)
 
     def emulator(self, fitter: ChiSquareFitter) -> PayneEmulator:
         """A Payne with the covariance the recipe asks for; rank 0 leaves the variance of its residuals."""
@@ -65,6 +73,7 @@ class PayneLearner:
             groups=part.groups,
             device=self.device,
             checkpoints=self.checkpoints,
+            progress=self.progress,
         )
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from maury.prepare import snr_sum
 from maury.prepare.grid import with_meta
 from maury.read import read_files
 from maury.read.library import read_library
+from maury.recipes.build_part import BASE, built_part
 from maury.recipes.data_schema import ON_SKY, PartRecipe
 from maury.recipes.joins import Join, join, rows_by_name
 from maury.recipes.label_table import LabelTable, read_label_table
@@ -57,8 +59,14 @@ class _Joined:
     table: LabelTable
 
 
-def load_part(recipe: Recipe, part: PartRecipe, root: Path, progress: Progress | None = None) -> LoadedPart:
+def load_part(
+    recipe: Recipe, part: PartRecipe, root: Path, progress: Progress | None = None, work: Path | None = None
+) -> LoadedPart:
     """Read, join, select, prepare and, if wanted, stack what ``part`` describes below ``root``.
+
+    Parameters
+    ----------
+    work : folder for a training set that is built on the way (:mod:`maury.recipes.build_part`); None: one that is removed.
 
     Raises
     ------
@@ -67,7 +75,14 @@ def load_part(recipe: Recipe, part: PartRecipe, root: Path, progress: Progress |
         preparation.
     """
     left_out: LeftOut = []
-    joined = _from_library(recipe, part, root) if part.library else _from_files(recipe, part, root, left_out, progress)
+    if part.build is not None:
+        with built_part(part, root, work, progress) as (file, settings):
+            joined = _from_library(recipe, part, file, settings)
+    elif part.library is not None:
+        settings = {**part.library.model_dump(exclude={"file"}), "snr": part.assumed_snr}
+        joined = _from_library(recipe, part, root / part.library.file, settings)
+    else:
+        joined = _from_files(recipe, part, root, left_out, progress)
     chosen, names, rows = _select(joined, part, left_out)
     report = None if progress is None else lambda done, total: progress("prepare", done, total)
     prepared = recipe.preparation_of(part).prepare_each(chosen, report)
@@ -87,12 +102,10 @@ def load_part(recipe: Recipe, part: PartRecipe, root: Path, progress: Progress |
 # -- where the spectra come from --------------------------------------------------------------------------------------------
 
 
-def _from_library(recipe: Recipe, part: PartRecipe, root: Path) -> _Joined:
-    library = part.library
-    assert library is not None  # the schema has refused the recipe otherwise
-    settings = library.model_dump(exclude={"file"})
-    found = read_library(root / library.file, snr=part.assumed_snr, **settings)
-    table = LabelTable.from_table(found.labels, recipe, part, library.file)
+def _from_library(recipe: Recipe, part: PartRecipe, file: Path, settings: dict[str, Any]) -> _Joined:
+    found = read_library(file, **settings)
+    origin = part.build or file.name
+    table = LabelTable.from_table(found.labels, recipe, part, origin)
     n = len(found.spectra)
     return _Joined([found.spectra], [str(name) for name in found.spectra.ids], Join.of(np.arange(n), [""] * n, table), table)
 
@@ -179,10 +192,15 @@ def _too_faint(batch: Spectra, part: PartRecipe) -> NDArray[np.object_]:
 
 
 def _stars(table: LabelTable, rows: IntArray) -> tuple[str, ...]:
-    """(n,) names: the table's own where the part has a ``star_column`` and it holds one, else one per row of the table."""
+    """(n,) names: the table's own where the part has a ``star_column`` and it holds one, else one per row of the table.
+
+    Draws of one base spectrum of a build are one star.
+    """
     part = table.part
-    entries = [""] * len(table.values) if part.star_column is None else table.text(part.star_column)
-    return tuple(entries[row] or f"{part.name}:{row}" for row in rows)
+    column = part.star_column or (BASE if part.build is not None and BASE in table.table.colnames else None)
+    entries = [""] * len(table.values) if column is None else table.text(column)
+    prefix = "" if part.star_column is not None else f"{part.name}:"
+    return tuple(f"{prefix}{entries[row]}" if entries[row] else f"{part.name}:{row}" for row in rows)
 
 
 def _stacked(part: LoadedPart) -> LoadedPart:

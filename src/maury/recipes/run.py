@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,14 @@ from maury.assess.region import TrainingRegion
 from maury.emulate.cannon import CannonConfig, condition_number
 from maury.errors import RecipeError
 from maury.estimates import LabelEstimates
+from maury.fit.inferrer import own_labels
 from maury.fit.starts import PhotometricStarts
 from maury.grids.isochrones import read_isochrones
 from maury.model import Model
 from maury.recipes.dataset import TrainingSet, load_training_set
 from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
+from maury.recipes.training_part import FluxError
 from maury.train.splits import k_folds
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class TrainingRun:
     held_out : cross-validated estimates of ``scored`` with errors as the catalogue would carry them, or None.
     scores : bias, scatter, RMSE and pulls of ``held_out`` by label (all stars, then the range the recipe reports).
     condition_number : of The Cannon's design matrix; None for a network.
-    history : losses of the final network by epoch; None for The Cannon.
+    histories : losses of the final model's networks by epoch; none for The Cannon.
+    flux_error : of the final emulator on spectra it did not train on, or None.
     """
 
     model: Model
@@ -56,7 +59,8 @@ class TrainingRun:
     held_out: LabelEstimates | None
     scores: list[LabelMetrics]
     condition_number: float | None
-    history: History | None
+    histories: dict[str, History]
+    flux_error: FluxError | None
 
 
 def run_recipe(
@@ -80,9 +84,9 @@ def run_recipe(
     RecipeError
         If the data do not fit the recipe; see :func:`maury.recipes.dataset.load_training_set`.
     """
-    _check_device(recipe, device)
+    check_device(recipe, device)
     photometry = _photometry(recipe, Path(folder))
-    training_set = load_training_set(recipe, folder, progress)
+    training_set = load_training_set(recipe, folder, progress, checkpoints)
     return train_on(recipe, training_set, progress, photometry=photometry, device=device, checkpoints=checkpoints)
 
 
@@ -96,36 +100,38 @@ def train_on(
     checkpoints: Path | None = None,
 ) -> TrainingRun:
     """Cross-validate, calibrate and train on a training set that is already prepared (see :func:`run_recipe`)."""
-    _check_device(recipe, device)
+    check_device(recipe, device)
     trainer = Trainer(recipe, training_set, photometry, device, checkpoints)
     held_out = _held_out(recipe, training_set, trainer, progress)
-    if progress is not None:
-        progress("train", 0, 1)
-    inferrer, history = trainer.train_with_history(np.arange(len(training_set)))
-    if progress is not None:
-        progress("train", 1, 1)
-    labels = inferrer.emulator.labels
-    region = TrainingRegion.from_training(labels, training_set.values)
+    report = None if progress is None else lambda done, total: progress("train", done, total)
+    if report is not None:
+        report(0, 1)
+    trained = trainer.train_with_history(np.arange(len(training_set)), report if recipe.train.is_network else None)
+    if report is not None and not recipe.train.is_network:
+        report(1, 1)
+    labels = own_labels(trained.inferrer)
+    designed = all(part.build is not None for part in recipe.data.all_parts)  # labels fill a box: its hull says nothing more
+    region = TrainingRegion.from_training(labels, training_set.values, hull=not designed)
     cuts = QualityCuts(**recipe.quality.model_dump())
     scored = training_set[_scored(recipe, training_set)]
     error_model = _error_model(recipe, scored, held_out)
-    model = Model(recipe.preparation, inferrer, region, cuts, error_model)
+    model = Model(recipe.preparation, trained.inferrer, region, cuts, error_model)
     held_out = None if held_out is None else model.judge(held_out)
     scores = _scores(recipe, scored, held_out)
     condition = None
     if recipe.train.method == "cannon":
         polynomial = CannonConfig(recipe.train.order, recipe.train.terms).polynomial(labels.names)
         condition = condition_number(labels, training_set.values, polynomial)
-    model = replace(model, provenance=_provenance(recipe, training_set, scores, condition))
-    return TrainingRun(model, training_set, scored, held_out, scores, condition, history)
+    model = replace(model, provenance=provenance_of(recipe, training_set, scores, condition, trained.flux_error))
+    return TrainingRun(model, training_set, scored, held_out, scores, condition, trained.histories, trained.flux_error)
 
 
-def _check_device(recipe: Recipe, device: str) -> None:
+def check_device(recipe: Recipe, device: str) -> None:
     """Say what to do where torch or the device is missing. For a network, torch is imported here, before folds have threads."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or not (device == kind or number.isdigit()):
         raise RecipeError(f"expected the device cpu or cuda (or cuda:1, the second GPU), got {device!r}; correct it")
-    if recipe.train.method != "payne":
+    if not recipe.train.is_network:
         return
     try:
         import torch
@@ -219,7 +225,14 @@ def report_name(recipe: Recipe) -> str:
     return ", ".join(f"{name} {low:g}-{high:g}" for name, (low, high) in recipe.validation.report.items()) or "all"
 
 
-def _provenance(recipe: Recipe, training_set: TrainingSet, scores: list[LabelMetrics], condition: float | None) -> dict[str, Any]:
+def provenance_of(
+    recipe: Recipe,
+    training_set: TrainingSet,
+    scores: Sequence[LabelMetrics] = (),
+    condition: float | None = None,
+    flux_error: FluxError | None = None,
+) -> dict[str, Any]:
+    """What a model file tells of its training."""
     from maury.catalogue import run_provenance
 
     return run_provenance(
@@ -228,5 +241,6 @@ def _provenance(recipe: Recipe, training_set: TrainingSet, scores: list[LabelMet
         n_training_spectra=len(training_set),
         n_left_out=len(training_set.left_out),
         condition_number=condition,
+        flux_error=None if flux_error is None else asdict(flux_error),
         scores=[{k: v for k, v in asdict(row).items() if not isinstance(v, float) or np.isfinite(v)} for row in scores],
     )

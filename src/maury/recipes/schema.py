@@ -11,20 +11,23 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from maury.errors import RecipeError
 from maury.labels import Label, make_label
 from maury.prepare import Preparation
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
+from maury.recipes.network_schema import GeneratorRecipe, PayneRecipe, PcaMlpRecipe
 from maury.recipes.toml import parse, read_toml
 from maury.recipes.train_schema import (
     ContinuumRecipe,
     CovarianceRecipe,
     FitRecipe,
-    PayneRecipe,
+    ModelErrorRecipe,
     PhotometryRecipe,
     PriorRecipe,
     RegionsRecipe,
+    RelationRecipe,
     TrainRecipe,
     VelocityRecipe,
 )
@@ -80,6 +83,16 @@ class ValidationRecipe(_Strict):
         return value
 
 
+class ExperimentRecipe(_Strict):
+    """What a published system is measured by, beyond a model: see :mod:`maury.recipes.gebran2024`."""
+
+    kind: Literal["gebran2024"]
+    test_fraction: float = Field(default=0.1, gt=0, le=0.5, description="of the base spectra: never seen by any training")
+    checker: PcaMlpRecipe = PcaMlpRecipe(preset="gebran2024")
+    own_checker: PcaMlpRecipe = PcaMlpRecipe(snr="none")
+    small: PayneRecipe = Field(default=PayneRecipe(), description="the generator with fewer parameters")
+
+
 class Recipe(_Strict):
     """A whole recipe."""
 
@@ -94,6 +107,8 @@ class Recipe(_Strict):
     quality: QualityRecipe = QualityRecipe()
     errors: ErrorsRecipe = ErrorsRecipe()
     validation: ValidationRecipe = ValidationRecipe()
+    experiment: ExperimentRecipe | None = None
+    quick: dict[str, Any] = Field(default_factory=dict, description="what `maury train --quick` changes: keys as in the recipe")
 
     def check(self) -> None:
         """Raise MauryError where parts contradict each other or a value is impossible."""
@@ -102,6 +117,15 @@ class Recipe(_Strict):
             check_labels_of(part, self.labels)
         self.train.check_method()
         self.fit.check_labels(self.labels)
+        if self.experiment is not None:
+            if self.train.method != "generator":
+                raise RecipeError(
+                    f"expected train.method = 'generator' for [experiment], got {self.train.method!r}; correct it or leave it out"
+                )
+            for table in (self.experiment.checker, self.experiment.own_checker, self.experiment.small):
+                table.to_config()
+        if self.quick:
+            quick_version(self)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -144,6 +168,29 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     return parse(content, origin, Recipe, Recipe.check, _TABLES)
 
 
+def quick_version(recipe: Recipe) -> Recipe:
+    """The small version of a recipe, for a try: what its ``[quick]`` says is merged over the rest.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe has none, or what comes out is no recipe.
+    """
+    if not recipe.quick:
+        raise RecipeError(f"expected a recipe with a table [quick], got {recipe.name!r} without; leave --quick out")
+    content = recipe.model_dump(mode="json", exclude_unset=True)
+    return parse_recipe(_merged(content, content.pop("quick")), f"[quick] of {recipe.name}")
+
+
+def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``content`` with ``changes``; tables are merged, everything else is replaced."""
+    out = dict(content)
+    for key, value in changes.items():
+        old = out.get(key)
+        out[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
 _TABLES: dict[str, type[BaseModel]] = {
     "": Recipe,
     "data": DataRecipe,
@@ -153,11 +200,19 @@ _TABLES: dict[str, type[BaseModel]] = {
     "label": LabelRecipe,
     "train": TrainRecipe,
     "train.covariance": CovarianceRecipe,
+    "train.model_error": ModelErrorRecipe,
     "train.regions": RegionsRecipe,
     "train.payne": PayneRecipe,
+    "train.generator": GeneratorRecipe,
+    "train.pca_mlp": PcaMlpRecipe,
+    "experiment": ExperimentRecipe,
+    "experiment.checker": PcaMlpRecipe,
+    "experiment.own_checker": PcaMlpRecipe,
+    "experiment.small": PayneRecipe,
     "fit": FitRecipe,
     "fit.continuum": ContinuumRecipe,
     "fit.prior": PriorRecipe,
+    "fit.relation": RelationRecipe,
     "fit.velocity": VelocityRecipe,
     "fit.photometry": PhotometryRecipe,
     "quality": QualityRecipe,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Literal
 
 from pydantic import Field
 
 from maury.constants import SPEED_OF_LIGHT_KM_S
-from maury.emulate.payne_config import PRESETS, PayneConfig
+from maury.emulate.covariance import ModelError
 from maury.errors import RecipeError
 from maury.labels import Label
 from maury.recipes.data_schema import Strict
-from maury.train.config import LoopConfig
+from maury.recipes.network_schema import GeneratorRecipe, PayneRecipe, PcaMlpRecipe
 
 
 class CovarianceRecipe(Strict):
@@ -26,6 +25,20 @@ class CovarianceRecipe(Strict):
     clip: float = Field(default=5.0, gt=0)
 
 
+class ModelErrorRecipe(Strict):
+    """Settings of :class:`maury.emulate.covariance.ModelError`."""
+
+    floor: float = 0.0
+    correlated_pixels: float = 1.0
+    lines: tuple[float, ...] = ()
+    core_widths: tuple[float, ...] = ()
+    core_amplitude: float = 0.0
+
+    def to_error(self) -> ModelError:
+        """Raise UsageError if a value is impossible."""
+        return ModelError(**self.model_dump())
+
+
 class RegionsRecipe(Strict):
     """Regional models along one label (see :mod:`maury.fit.regional`)."""
 
@@ -35,47 +48,13 @@ class RegionsRecipe(Strict):
     order: int = Field(default=2, ge=1, le=4)
 
 
-class PayneRecipe(Strict):
-    """Settings of :class:`maury.emulate.PayneConfig` and its loop; what is not given is the preset's."""
-
-    preset: Literal["maury", "ting2019", "imig2022"] = "maury"
-    hidden: tuple[int, ...] | None = None
-    activation: Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"] | None = None
-    components: int | None = None
-    members: int | None = None
-    validation_fraction: float | None = None
-    loss: Literal["mse", "l1", "huber"] | None = None
-    scaling: Literal["range", "percentile"] | None = None
-    power: float | None = None
-    optimiser: Literal["adam", "adamw", "radam"] | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    batch_size: int | None = None
-    max_epochs: int | None = None
-    check_every: int | None = None
-    patience: int | None = None
-    seed: int | None = None
-
-    def to_config(self) -> PayneConfig:
-        """The preset with what the recipe changes.
-
-        Raises
-        ------
-        UsageError
-            If a value is impossible.
-        """
-        preset = PRESETS[self.preset]
-        given = {k: v for k, v in self.model_dump(exclude={"preset"}).items() if v is not None}
-        of_loop = {field.name for field in fields(LoopConfig)}
-        loop = replace(preset.loop, **{k: v for k, v in given.items() if k in of_loop})
-        return replace(preset, loop=loop, **{k: v for k, v in given.items() if k not in of_loop})
+Method = Literal["cannon", "payne", "generator", "pca_mlp"]
 
 
 class TrainRecipe(Strict):
-    """The Cannon (its options: :class:`maury.emulate.CannonConfig`) or The Payne (``[train.payne]``)."""
+    """The Cannon (its options: :class:`maury.emulate.CannonConfig`), or a network, whose options are a table of its name."""
 
-    method: Literal["cannon", "payne"] = "cannon"
+    method: Method = "cannon"
     order: int = Field(default=2, ge=1, le=4)
     terms: tuple[str, ...] = ()
     ridge: float = Field(default=0.0, ge=0)
@@ -85,23 +64,38 @@ class TrainRecipe(Strict):
     label_errors: bool = False
     robust_stars: float | None = Field(default=None, gt=0, description="degrees of freedom of the star weights; none: off")
     covariance: CovarianceRecipe = CovarianceRecipe()
+    model_error: ModelErrorRecipe | None = Field(default=None, description="of a synthetic library, beside the emulator's own")
     regions: RegionsRecipe | None = None
     payne: PayneRecipe = PayneRecipe()
+    generator: GeneratorRecipe = GeneratorRecipe()
+    pca_mlp: PcaMlpRecipe = PcaMlpRecipe()
+
+    @property
+    def is_network(self) -> bool:
+        """Whether torch trains it."""
+        return self.method != "cannon"
 
     def check_method(self) -> None:
         """Raise RecipeError if a setting is given that the method has no use for, or UsageError if one is impossible."""
-        self.payne.to_config()
-        useless = ("payne",) if self.method == "cannon" else _CANNON_ONLY
+        for table in (self.payne, self.generator, self.pca_mlp):
+            table.to_config()
+        if self.model_error is not None:
+            self.model_error.to_error()
+        useless = [name for name in ("payne", "generator", "pca_mlp") if name != self.method]
+        useless += _CANNON_ONLY if self.is_network else ()
+        useless += ("model_error",) if self.method == "pca_mlp" else ()
+        useless += _NOT_FOR_THESE if self.method in ("generator", "pca_mlp") else ()
         for name in useless:
             default, given = TrainRecipe.model_fields[name].default, getattr(self, name)
             if given != default:
-                where = f"[train.{name}]" if name == "payne" else f"train.{name}"
+                where = f"[train.{name}]" if isinstance(given, Strict) else f"train.{name}"
                 raise RecipeError(
                     f"expected no {where} for train.method = {self.method!r}, got some; correct the method or remove it"
                 )
 
 
 _CANNON_ONLY = ("order", "terms", "ridge", "l1", "l1_strengths", "ivar_floor", "label_errors")
+_NOT_FOR_THESE = ("robust_stars", "covariance", "regions")
 
 
 class ContinuumRecipe(Strict):
@@ -117,6 +111,15 @@ class PriorRecipe(Strict):
 
     components: int = Field(default=6, ge=1)
     broad: float = Field(default=0.05, gt=0, lt=1)
+
+
+class RelationRecipe(Strict):
+    """Prior of one label by a relation with others (see :meth:`maury.fit.prior.LabelPrior.from_relation`)."""
+
+    label: str
+    at: dict[str, float]
+    slopes: dict[str, float]
+    sigma: float = Field(gt=0, description="unit of the label")
 
 
 class VelocityRecipe(Strict):
@@ -143,6 +146,7 @@ class FitRecipe(Strict):
     min_pixels: int = Field(default=50, ge=1)
     continuum: ContinuumRecipe | None = None
     prior: PriorRecipe | None = None
+    relation: RelationRecipe | None = None
     velocity: VelocityRecipe | None = None
     photometry: PhotometryRecipe | None = None
 
@@ -158,5 +162,11 @@ class FitRecipe(Strict):
                 raise RecipeError(
                     f"expected positive fit.bounds of {name}, whose coordinate is {known[name].coordinate}, got {low:g}; raise it"
                 )
+        if self.prior is not None and self.relation is not None:
+            raise RecipeError("expected one of [fit.prior] and [fit.relation], got both; remove one")
+        if self.relation is not None:
+            strange = [name for name in (self.relation.label, *self.relation.at, *self.relation.slopes) if name not in known]
+            if strange:
+                raise RecipeError(f"expected labels among {', '.join(known)} in [fit.relation], got {strange[0]!r}; correct it")
         if self.n_candidates < self.n_starts:
             raise RecipeError(f"expected fit.n_starts <= fit.n_candidates, got {self.n_starts} and {self.n_candidates}")

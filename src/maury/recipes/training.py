@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maury.fit.continuum import ContinuumModes
 from maury.fit.fitter import ChiSquareFitter
-from maury.fit.inferrer import EmulatorInferrer, FittedInferrer
+from maury.fit.inferrer import EmulatorInferrer, ModelInferrer
 from maury.fit.prior import LabelPrior
 from maury.fit.regional import RegionalInferrer, kernel_weights
 from maury.fit.starts import PhotometricStarts
 from maury.fit.velocity import VelocityLabel
 from maury.labels import LabelSet
+from maury.protocols import Emulator
 from maury.recipes.dataset import TrainingSet
 from maury.recipes.learn_cannon import CannonLearner
+from maury.recipes.learn_networks import GeneratorLearner, train_inversion
 from maury.recipes.learn_payne import PayneLearner
 from maury.recipes.schema import Recipe
-from maury.recipes.training_part import TrainingPart
-
-if TYPE_CHECKING:
-    from maury.train.loop import History
+from maury.recipes.training_part import Trained, TrainingPart
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -49,26 +48,40 @@ class Trainer:
     device: str = "cpu"
     checkpoints: Path | None = None
 
-    def train(self, stars: IntArray) -> FittedInferrer:
+    def train(self, stars: IntArray) -> ModelInferrer:
         """An inferrer trained on the stars of these indices alone, covariance and all choices included."""
-        return self.train_with_history(stars)[0]
+        return self.train_with_history(stars).inferrer
 
-    def train_with_history(self, stars: IntArray) -> tuple[FittedInferrer, History | None]:
-        """The same, with the losses of a network's training; None for The Cannon."""
+    def train_with_history(self, stars: IntArray, progress: Callable[[int, int], None] | None = None) -> Trained:
+        """The same, with what a network's training tells; ``progress`` is called with (epochs done, epochs at most)."""
         part = TrainingPart.of(self.recipe, self.training_set, stars)
-        learner: CannonLearner | PayneLearner
-        if self.recipe.train.method == "payne":
-            learner = PayneLearner(part, self.device, self.checkpoints)
-        else:
-            learner = CannonLearner(part)
+        if self.recipe.train.method == "pca_mlp":
+            return train_inversion(part, self.device, self.checkpoints, progress)
+        learner = self._learner(part, progress)
         fitter = self.fitter(learner.label_set, part.values)
-        emulator = learner.emulator(fitter)
+        emulator = self._with_model_error(learner.emulator(fitter))
         regions = self.recipe.train.regions
-        if regions is None:
-            return EmulatorInferrer(emulator, fitter), learner.history
-        kernels = kernel_weights(emulator.labels, regions.label, regions.centres, regions.width, part.values)
-        parts = tuple(learner.regional(kernel, fitter) for kernel in kernels.T)
-        return RegionalInferrer(emulator, fitter, regions.label, regions.centres, parts), learner.history
+        inferrer: ModelInferrer = EmulatorInferrer(emulator, fitter)
+        if regions is not None and isinstance(learner, CannonLearner | PayneLearner):
+            kernels = kernel_weights(emulator.labels, regions.label, regions.centres, regions.width, part.values)
+            parts = tuple(self._with_model_error(learner.regional(kernel, fitter)) for kernel in kernels.T)
+            inferrer = RegionalInferrer(emulator, fitter, regions.label, regions.centres, parts)
+        return Trained(inferrer, learner.histories, learner.flux_error)
+
+    def _learner(
+        self, part: TrainingPart, progress: Callable[[int, int], None] | None
+    ) -> CannonLearner | PayneLearner | GeneratorLearner:
+        if self.recipe.train.method == "payne":
+            return PayneLearner(part, self.device, self.checkpoints, progress)
+        if self.recipe.train.method == "generator":
+            return GeneratorLearner(part, self.device, self.checkpoints, progress)
+        return CannonLearner(part)
+
+    def _with_model_error(self, emulator: Emulator) -> Emulator:
+        settings = self.recipe.train.model_error
+        if settings is None:
+            return emulator
+        return emulator.with_covariance(settings.to_error().added_to(emulator.model_covariance, emulator.wavelength))
 
     def fitter(self, labels: LabelSet, values: FloatArray) -> ChiSquareFitter:
         """The fit's settings; the prior, if there is one, knows the stars of these labels alone."""
@@ -76,6 +89,8 @@ class Trainer:
         prior = None
         if fit.prior is not None:
             prior = LabelPrior.from_training(labels, values, fit.prior.components, fit.prior.broad)
+        elif fit.relation is not None:
+            prior = LabelPrior.from_relation(labels, **fit.relation.model_dump())
         return ChiSquareFitter(
             fit.n_starts,
             fit.n_candidates,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from maury.recipes.schema import Recipe
 from maury.spectra import Spectra
 from maury.train.splits import k_folds
 
+if TYPE_CHECKING:
+    from maury.fit.inferrer import ModelInferrer
+    from maury.train.loop import History
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 HeldOutFit = Callable[[ModelCovariance], FloatArray]
@@ -23,6 +28,46 @@ HeldOutFit = Callable[[ModelCovariance], FloatArray]
 
 _STARS_PER_FACTOR = 3  # a residual direction needs a few stars to be known; small training sets get fewer factors
 _INNER_SEED = 20200101  # of the folds inside a training; the outer folds have the recipe's own seed
+
+
+@dataclass(frozen=True)
+class FluxError:
+    """How far an emulator is from the flux of spectra that it was not trained on, over all their pixels.
+
+    Parameters
+    ----------
+    n_spectra : how many.
+    median, percentile_99 : of the absolute error, in units of the flux.
+    """
+
+    n_spectra: int
+    median: float
+    percentile_99: float
+
+    @classmethod
+    def of(cls, residuals: FloatArray) -> FluxError | None:
+        """From (n, n_pixels) flux minus prediction; rows with NaN, spectra that were trained on, are left out."""
+        unseen = residuals[np.isfinite(residuals).all(axis=1)]
+        if len(unseen) == 0:
+            return None
+        median, high = np.quantile(np.abs(unseen), (0.5, 0.99))
+        return cls(len(unseen), float(median), float(high))
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What one training gives.
+
+    Parameters
+    ----------
+    inferrer : trained.
+    histories : losses by epoch of each network; none of The Cannon, which is solved.
+    flux_error : of an emulator, on spectra that it did not train on; None where there are none.
+    """
+
+    inferrer: ModelInferrer
+    histories: dict[str, History]
+    flux_error: FluxError | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,18 +84,6 @@ class PcaMlpInferrer:
     def is_joint(self) -> bool:
         """Whether one network has all labels as outputs."""
         return int(self.layers[-1][0].shape[2]) == len(self.labels)
-
-    @property
-    def emulator(self) -> NoReturn:
-        """There is none."""
-        raise UsageError(
-            "expected a model with an emulator, got one of kind 'pca_mlp', from spectra to labels alone; use a Cannon or Payne"
-        )
-
-    @property
-    def fitter(self) -> NoReturn:
-        """There is none."""
-        raise UsageError("expected a model that fits spectra, got one of kind 'pca_mlp', a network alone; use a Cannon or Payne")
 
     def member(self, number: int) -> PcaMlpInferrer:
         """One network (of each label) alone."""

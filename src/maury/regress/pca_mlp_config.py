@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from maury.emulate.activations import ACTIVATIONS
 from maury.errors import UsageError
-from maury.train.config import LoopConfig, expect_one_of
-
-Initialiser = Literal["uniform", "normal"]
-Scaling = Literal["range", "percentile"]
+from maury.train.config import Initial, LoopConfig, Scaling, expect_fraction, expect_layers, expect_one_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,7 @@ class PcaMlpConfig:
     activation : "silu", "tanh", "sigmoid", "relu" or "leaky_relu".
     joint : one network for all labels instead of one per label.
     members : networks of the ensemble, each holding back another fold; with one, ``validation_fraction`` of the stars.
-    initialiser : of the weights: "uniform" within 1/sqrt(inputs) (torch's), or "normal" (sigma 0.05, biases
-        0: RandomNormal of Keras).
+    initial : first weights: "uniform" (torch's own), "normal" (Keras' RandomNormal, published) or "glorot".
     scaling : of the labels: "range" (to [-0.5, 0.5]) or "percentile" (that of The Cannon).
     snr : lowest and highest signal-to-noise ratio per pixel (at flux 1) of noise that each spectrum gets anew in each epoch,
         drawn evenly in the logarithm; None: the spectra as they are.
@@ -39,7 +35,7 @@ class PcaMlpConfig:
     joint: bool = False
     members: int = 5
     validation_fraction: float = 0.2
-    initialiser: Initialiser = "uniform"
+    initial: Initial = "uniform"
     scaling: Scaling = "percentile"
     snr: tuple[float, float] | None = (30.0, 1000.0)
     min_pixels: int = 50
@@ -47,17 +43,13 @@ class PcaMlpConfig:
 
     def __post_init__(self) -> None:
         expect_one_of("activation", self.activation, tuple(ACTIVATIONS))
-        expect_one_of("initialiser", self.initialiser, get_args(Initialiser))
+        expect_one_of("initial", self.initial, get_args(Initial))
         expect_one_of("scaling", self.scaling, get_args(Scaling))
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(
-                f"expected at least one hidden layer of at least one neuron, got {list(self.hidden)}; correct hidden"
-            )
+        expect_layers(self.hidden)
+        expect_fraction(self.validation_fraction)
         for name in ("components", "members", "min_pixels"):
             if not getattr(self, name) >= 1:
                 raise UsageError(f"expected {name} >= 1, got {getattr(self, name)}; correct it")
-        if not 0 < self.validation_fraction <= 0.5:
-            raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {self.validation_fraction}; correct it")
         if self.snr is not None and not (len(self.snr) == 2 and 0 < self.snr[0] <= self.snr[1] < float("inf")):
             raise UsageError(f"expected snr as two finite numbers 0 < lowest <= highest, got {self.snr}; correct it")
 
@@ -70,7 +62,7 @@ PRESETS: dict[str, PcaMlpConfig] = {
         activation="relu",
         members=1,
         validation_fraction=0.2,
-        initialiser="normal",
+        initial="normal",
         scaling="range",
         snr=None,
         loop=LoopConfig("adamax", 1e-3, 0.0, "constant", 512, 200, 1, 15),

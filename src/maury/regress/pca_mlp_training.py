@@ -17,22 +17,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from maury import __version__
-from maury.errors import UsageError
-from maury.labels import Label, LabelSet
+from maury.labels import Label
 from maury.networks.mlp import StackedMlp
 from maury.regress.pca_mlp import PcaMlpInferrer
 from maury.regress.pca_mlp_config import PcaMlpConfig
 from maury.regress.residuals import noise_factors, residual_covariance
 from maury.regress.scores import Scores, ScoreSpace
 from maury.spectra import Spectra
-from maury.train.checkpoint import Checkpoint, fingerprint_of
-from maury.train.loop import History, train_network
-from maury.train.splits import k_folds
+from maury.train.loop import History, checkpoint_in, train_network
+from maury.train.scaling import scaled_labels
+from maury.train.splits import held_back
 
 FloatArray = NDArray[np.float64]
-
-_NORMAL_SIGMA = 0.05  # RandomNormal of Keras, which the paper names without a number: its default
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +78,19 @@ def train_pca_mlp(
         If labels are not finite, or there are too few spectra for the components, the members or the validation set.
     """
     config = config or PcaMlpConfig()
-    label_set = LabelSet.from_training(labels, values)
-    label_set = label_set.scaled_to_range() if config.scaling == "range" else label_set
-    scaled = label_set.scale(values)
-    if len(scaled) != len(spectra):
-        raise UsageError(f"expected labels for {len(spectra)} spectra, got {len(scaled)} rows; join them first")
-    held_back = _held_back(len(scaled), config, groups)
+    label_set, scaled = scaled_labels(labels, values, config.scaling, len(spectra))
+    unseen = held_back(len(scaled), config.members, config.validation_fraction, config.loop.seed, groups)
     space = ScoreSpace.of(spectra, config.components)
     found = space.project(spectra)
-    network = _network(len(labels), config)
-    objective = _Objective(network.to(device), config, space, found.values, scaled, held_back, device)
-    checkpoint = None if checkpoints is None else Checkpoint(checkpoints, objective.fingerprint(config))
+    network = _network(len(labels), config).to(device)
+    objective = _Objective(config, space, found.values, scaled, unseen, device)
+    checkpoint = checkpoint_in(checkpoints, network, {"config": asdict(config)}, objective.arrays)
     history = train_network(
         network, objective.loss, objective.validate, len(scaled), config.loop, checkpoint=checkpoint, progress=progress
     )
-    layers = tuple(
-        (weight.detach().cpu().numpy().copy(), bias.detach().cpu().numpy()[:, 0].copy())
-        for weight, bias in zip(network.weights, network.biases, strict=True)
-    )
-    k = len(labels)
+    k, layers = len(labels), network.numpy_layers()
     bare = PcaMlpInferrer(label_set, space, layers, config.activation, np.zeros((k, k)), np.ones(k), config.min_pixels)
-    return _with_errors(bare, found, scaled, history, held_back, config)
+    return _with_errors(bare, found, scaled, history, unseen, config)
 
 
 def _with_errors(
@@ -118,33 +106,12 @@ def _with_errors(
     return PcaMlpTraining(inferrer, history, residuals, held_back)
 
 
-def _held_back(n: int, config: PcaMlpConfig, groups: tuple[str, ...] | None) -> NDArray[np.bool_]:
-    """(members, n) which spectra each member does not train on."""
-    n_folds = config.members if config.members > 1 else round(1.0 / config.validation_fraction)
-    n_stars = n if groups is None else len(set(groups))
-    if (groups is not None and len(groups) != n) or n_stars < n_folds:
-        raise UsageError(
-            f"expected a group for each of {n} spectra and at least {n_folds} groups, of which each network holds back one in "
-            f"{n_folds}, got {n_stars}; add spectra"
-        )
-    out = np.zeros((config.members, n), dtype=bool)
-    for member, fold in enumerate(k_folds(n, n_folds, config.loop.seed, groups)[: config.members]):
-        out[member, fold] = True
-    return out
-
-
 def _network(n_labels: int, config: PcaMlpConfig) -> StackedMlp:
     """Networks side by side: a member of each label, then the next member; or a joint one per member."""
     each, n_out = (1, n_labels) if config.joint else (n_labels, 1)
     sizes = (config.components, *config.hidden, n_out)
     generator = torch.Generator().manual_seed(config.loop.seed)
-    network = StackedMlp(config.members * each, sizes, config.activation, generator)
-    if config.initialiser == "normal":
-        with torch.no_grad():
-            for weight, bias in zip(network.weights, network.biases, strict=True):
-                weight.copy_(_NORMAL_SIGMA * torch.randn(weight.shape, generator=generator))
-                bias.zero_()
-    return network
+    return StackedMlp(config.members * each, sizes, config.activation, generator, initial=config.initial)
 
 
 class _Objective:
@@ -152,7 +119,6 @@ class _Objective:
 
     def __init__(
         self,
-        network: StackedMlp,
         config: PcaMlpConfig,
         space: ScoreSpace,
         scores: FloatArray,
@@ -170,12 +136,7 @@ class _Objective:
         self.spread, self.rest, self.snr = tensor(space.spread), space.mean_rest, config.snr
         generator = torch.Generator().manual_seed(config.loop.seed + 1)  # the held-back spectra keep their noise
         self.x_held = self._noisy(self.x, generator)
-        self._arrays = {"scores": scores, "scaled": scaled, "held_back": held_back, "spread": space.spread}
-        self._arrays |= {f"start.{name}": p.detach().cpu().numpy() for name, p in network.named_parameters()}
-
-    def fingerprint(self, config: PcaMlpConfig) -> str:
-        """Names this very training: data, settings, first weights, versions."""
-        return fingerprint_of({"config": asdict(config), "torch": torch.__version__, "maury": __version__}, self._arrays)
+        self.arrays = {"scores": scores, "scaled": scaled, "held_back": held_back, "spread": space.spread}
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
         return self._mean(network, self._noisy(self.x[index]), self.y[:, index], 1.0 - self.held[:, index])

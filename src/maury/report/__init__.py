@@ -14,13 +14,14 @@ from maury.report.figures import (
     snr_error_figure,
     true_vs_recovered,
 )
-from maury.report.fit_figure import fit_example
+from maury.report.fit_figure import fit_example, fit_figure
 from maury.report.style import save_figure
 
 __all__ = [
     "coverage_figure",
     "cross_validation_figure",
     "fit_example",
+    "fit_figure",
     "kiel_diagram",
     "pull_histogram",
     "save_figure",

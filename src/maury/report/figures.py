@@ -26,6 +26,8 @@ from maury.report.style import (
     decimals,
     new_figure,
     note,
+    remove_empty,
+    rows_and_columns,
     signed,
     styled,
     symbol,
@@ -43,13 +45,13 @@ _MANY = 3000  # above it, points become small and faint so that the crowd shows 
 
 
 @styled
-def kiel_diagram(table: Table, *, colour: str = "fe_h", title: str = "") -> Figure:
+def kiel_diagram(table: Table, *, colour: str | None = None, title: str = "") -> Figure:
     """Surface gravity against effective temperature: Teff runs leftward, log g downward, flagged stars are hollow.
 
     Parameters
     ----------
     table : a catalogue with ``teff`` and ``logg``; ``e_teff``, ``e_logg``, ``flag`` and ``colour`` are used if there.
-    colour : the column that colours the stars.
+    colour : the column that colours the stars; None for the metallicity, fe_h or m_h.
 
     Raises
     ------
@@ -64,6 +66,7 @@ def kiel_diagram(table: Table, *, colour: str = "fe_h", title: str = "") -> Figu
     teff, logg = _numbers(table, "teff"), _numbers(table, "logg")
     known = np.isfinite(teff) & np.isfinite(logg)
     doubtful = _numbers(table, "flag") > 0 if "flag" in table.colnames else np.zeros(len(table), bool)
+    colour = next((name for name in ("fe_h", "m_h") if name in table.colnames), "") if colour is None else colour
     shade = _numbers(table, colour) if colour in table.colnames else None
     figure = new_figure(6.2, 5.2)
     axes = figure.add_subplot()
@@ -104,28 +107,33 @@ def true_vs_recovered(
     ----------
     labels : K labels.
     true, estimated, errors : (n, K) label units; NaN is left out.
-    flags : (n,) flag words; stars with any bit are drawn hollow and left out of the numbers.
+    flags : (n,) flag words, or (n, K) of each label; what has any bit is drawn hollow and left out of the numbers.
     """
     truth, guess = np.asarray(true, dtype=float), np.asarray(estimated, dtype=float)
     sigma = None if errors is None else np.asarray(errors, dtype=float)
-    doubtful = np.zeros(len(truth), bool) if flags is None else np.asarray(flags) != 0
-    figure = new_figure(3.25 * len(labels) + 0.3, 4.6)
-    grid = figure.subplots(2, len(labels), squeeze=False, sharex="col", height_ratios=[2.6, 1.0])
+    bits = np.zeros(len(truth), int) if flags is None else np.asarray(flags)
+    doubtful = np.broadcast_to((bits if bits.ndim == 2 else bits[:, None]) != 0, truth.shape)
+    rows, columns = rows_and_columns(len(labels))
+    figure = new_figure(3.25 * columns + 0.3, 4.6 * rows)
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.6, 1.0] * rows)
     for k, label in enumerate(labels.labels):
-        upper, lower = grid[0, k], grid[1, k]
+        upper, lower = grid[2 * (k // columns) : 2 * (k // columns) + 2, k % columns]
+        upper.tick_params(labelbottom=False)
         ok = np.isfinite(truth[:, k]) & np.isfinite(guess[:, k])
         error = None if sigma is None else sigma[:, k]
-        good, hollow = ok & ~doubtful, ok & doubtful
+        good, hollow = ok & ~doubtful[:, k], ok & doubtful[:, k]
         _points(upper, truth[:, k], guess[:, k], good=good, doubtful=hollow, error=error)
         _points(lower, truth[:, k], guess[:, k] - truth[:, k], good=good, doubtful=hollow, error=error)
-        _square_limits(upper, lower, truth[ok, k], guess[ok, k])
+        _square_limits(upper, lower, truth[:, k], guess[:, k], good if good.any() else ok)
         note(
             upper, _residual_text(label, (guess - truth)[good, k]) + (f"\n{hollow.sum()} flagged: hollow" if hollow.any() else "")
         )
         upper.set_title(symbol(label.name))
         lower.set_xlabel(axis_name(label.name, label.unit).replace("  [", ", true  ["))
-    grid[0, 0].set_ylabel("recovered")
-    grid[1, 0].set_ylabel("residual")
+        lower.set_xlim(upper.get_xlim())
+    for axes, name in zip(grid[:, 0], ("recovered", "residual") * rows, strict=True):
+        axes.set_ylabel(name)
+    remove_empty(grid, len(labels))
     _title(figure, title)
     return figure
 
@@ -140,12 +148,12 @@ def pull_histogram(labels: LabelSet, true: ArrayLike, estimated: ArrayLike, erro
     true, estimated, errors : (n, K) label units; NaN is left out.
     """
     pulls = pulls_of(true, estimated, errors)
-    figure = new_figure(3.0 * len(labels) + 0.3, 3.2)
+    rows, columns = rows_and_columns(len(labels))
+    figure = new_figure(3.0 * columns + 0.3, 3.2 * rows)
     edges = np.linspace(-5.0, 5.0, 41)
     x = np.linspace(-5.0, 5.0, 400)
-    for k, (label, axes) in enumerate(
-        zip(labels.labels, figure.subplots(1, len(labels), squeeze=False, sharey=True)[0], strict=True)
-    ):
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for k, (label, axes) in enumerate(zip(labels.labels, grid.flat, strict=False)):
         pull = pulls[np.isfinite(pulls[:, k]), k]
         weights = np.full(pull.size, 1.0 / (max(pull.size, 1) * (edges[1] - edges[0])))
         axes.hist(np.clip(pull, -4.999, 4.999), edges, weights=weights, color=SKY, edgecolor="white", linewidth=0.4)
@@ -156,7 +164,9 @@ def pull_histogram(labels: LabelSet, true: ArrayLike, estimated: ArrayLike, erro
             mean = signed(float(pull.mean()), 2)
             note(axes, f"n = {pull.size}\nmean {mean}\ns.d. {pull.std(ddof=1):.2f}\nrobust {robust_std(pull):.2f}", size=8)
             note(axes, f"inside\n{inside}", corner="upper right", size=8)
-    figure.axes[0].set_ylabel("density")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("density")
+    remove_empty(grid, len(labels))
     top = max(axes.get_ylim()[1] for axes in figure.axes)
     figure.axes[0].set_ylim(0.0, 1.28 * top)  # room for the numbers
     _title(figure, title)
@@ -303,16 +313,17 @@ def _points(
     )
 
 
-def _square_limits(upper: Axes, lower: Axes, truth: FloatArray, guess: FloatArray) -> None:
-    if not truth.size:
+def _square_limits(upper: Axes, lower: Axes, truth: FloatArray, guess: FloatArray, shown: NDArray[np.bool_]) -> None:
+    """Limits around all true values and the recovered ones that are to be ``shown`` for sure: no failure shall set them."""
+    if not shown.any():
         return
-    low, high = float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))
+    low, high = (float(f(np.append(truth[np.isfinite(truth)], guess[shown]))) for f in (np.min, np.max))
     margin = 0.05 * (high - low) or 1.0
     limits = (low - margin, high + margin)
     upper.plot(limits, limits, color=INK, lw=0.9, zorder=3)
     upper.set(xlim=limits, ylim=limits)
     lower.axhline(0.0, color=INK, lw=0.9, zorder=3)
-    reach = 6.0 * robust_std(guess - truth) if truth.size > 1 else 1.0
+    reach = 6.0 * robust_std((guess - truth)[shown]) if shown.sum() > 1 else 1.0
     lower.set_ylim(-reach or -1.0, reach or 1.0)
 
 

@@ -17,6 +17,7 @@ from maury.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +25,8 @@ T = TypeVar("T")
 # Okabe & Ito's palette: told apart with every kind of colour vision
 INK, BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#1b1b1b", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8c8c8c"
 COLOUR_MAP = "viridis"
+
+_IN_A_ROW = 4  # panels
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -67,6 +70,7 @@ _SYMBOLS = {
     "v_macro": r"$v_\mathrm{macro}$",
     "vsini": r"$v\,\sin i$",
     "rv": r"$v_\mathrm{r}$",
+    "delta_rv": r"$\Delta v_\mathrm{r}$",
     "radius": "$R$",
     "mass": "$M$",
     "luminosity": "$L$",
@@ -98,6 +102,19 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def rows_and_columns(n: int) -> tuple[int, int]:
+    """Of a figure with a panel for each of n labels: one row up to four, then two or more."""
+    rows = -(-n // _IN_A_ROW)
+    return rows, -(-n // rows)
+
+
+def remove_empty(grid: NDArray[Any], n: int) -> None:
+    """Take the panels that none of n labels fills out of a grid (of one or more axes per label, one below the other)."""
+    rows, columns = rows_and_columns(n)
+    for axes in grid[-(len(grid) // rows) :, n - (rows - 1) * columns :].flat:
+        axes.remove()
 
 
 def symbol(name: str) -> str:

@@ -22,7 +22,7 @@ from maury.files import canonical_json, replacing
 
 Arrays = dict[str, NDArray[Any]]
 
-_META = "maury_checkpoint"
+_META = "maury_checkpoint_2"  # counts up when a state holds something else: one of before is none, its training starts anew
 
 
 def fingerprint_of(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -77,7 +77,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """The state that was saved, or None where there is none that is whole: the training then starts anew."""
+        """The state that was saved, or None where there is none that is whole and of this form: the training then starts anew."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.is_file():

@@ -11,6 +11,10 @@ from maury.errors import UsageError
 
 Optimiser = Literal["adam", "adamw", "radam", "adamax"]
 Schedule = Literal["constant", "cosine"]
+Scaling = Literal["range", "percentile"]
+"""Of labels: to [-0.5, 0.5] of the training range, or that of The Cannon: outlying labels do not squeeze the rest."""
+Initial = Literal["uniform", "glorot", "normal"]
+"""First weights; see :class:`maury.networks.mlp.StackedMlp`."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,15 @@ def expect_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raise UsageError unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         raise UsageError(f"expected {name} among {', '.join(allowed)}, got {value!r}; correct the name")
+
+
+def expect_layers(hidden: Sequence[int]) -> None:
+    """Raise UsageError unless there is a hidden layer and all have neurons."""
+    if not hidden or min(hidden) < 1:
+        raise UsageError(f"expected at least one hidden layer of at least one neuron, got {list(hidden)}; correct hidden")
+
+
+def expect_fraction(validation_fraction: float) -> None:
+    """Raise UsageError unless it leaves more to train on than to validate."""
+    if not 0 < validation_fraction <= 0.5:
+        raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {validation_fraction}; correct it")

@@ -12,8 +12,9 @@ afterwards they are as they were before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from maury import __version__
 from maury.errors import UsageError
-from maury.train.checkpoint import Arrays, Checkpoint
+from maury.train.checkpoint import Arrays, Checkpoint, fingerprint_of
 from maury.train.config import LoopConfig
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -83,6 +85,17 @@ def train_network(
     return run.history()
 
 
+def checkpoint_in(
+    folder: Path | None, network: nn.Module, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> Checkpoint | None:
+    """Where this very training keeps its state: named by settings, data, first weights and versions; None without a folder."""
+    if folder is None:
+        return None
+    start = {f"start.{name}": value.cpu().numpy() for name, value in network.state_dict().items()}
+    named = {**settings, "torch": torch.__version__, "maury": __version__}
+    return Checkpoint(folder, fingerprint_of(named, {**arrays, **start}))
+
+
 def _epochs(run: _Run, loss: Loss, validate: Validate, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
     """All epochs that are still to be done."""
     saved = None if checkpoint is None else checkpoint.load()
@@ -104,7 +117,7 @@ def _epochs(run: _Run, loss: Loss, validate: Validate, checkpoint: Checkpoint | 
 def _check_epochs(run: _Run, loss: Loss) -> None:
     """Train until the next check."""
     until = min(run.epoch + run.config.check_every, run.config.max_epochs)
-    total, batches = torch.zeros(run.n_members, dtype=torch.float64), 0
+    total, batches = torch.zeros(run.n_members, dtype=torch.float64, device=run.device), 0
     while run.epoch < until:
         for group in run.optimiser.param_groups:
             group["lr"] = run.learning_rate()
@@ -113,10 +126,10 @@ def _check_epochs(run: _Run, loss: Loss) -> None:
             value = loss(run.network, index)
             value.sum().backward()  # type: ignore[no-untyped-call] # members do not share parameters: the gradient of the sum is each one's own
             run.optimiser.step()
-            total += value.detach().double().cpu()
+            total += value.detach().double()  # where it lies: a graphics card is not waited for
             batches += 1
         run.epoch += 1
-    run.training_loss = total / max(batches, 1)
+    run.training_loss = total.cpu() / max(batches, 1)
     if not bool(torch.isfinite(run.training_loss).all()):
         raise UsageError(f"expected a finite training loss, got none after {run.epoch} epochs; lower the learning rate")
 
@@ -216,7 +229,7 @@ class _Run:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         self.generator.set_state(tensors["generator"])
         torch.random.set_rng_state(tensors["dropout"])
-        if self.cuda:
+        if self.cuda and "dropout.cuda" in tensors:  # one that was begun on the CPU goes on with the card's seed
             torch.cuda.set_rng_state(tensors["dropout.cuda"], self.cuda[0])
         with torch.no_grad():
             for name, p in self.kept.items():

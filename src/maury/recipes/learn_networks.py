@@ -1,0 +1,84 @@
+"""The generator of Gebran (2024) and its inversion by principal components and networks, as a recipe describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maury.emulate.payne import PayneEmulator
+from maury.fit.fitter import ChiSquareFitter
+from maury.labels import LabelSet
+from maury.recipes.training_part import FluxError, Trained, TrainingPart
+
+if TYPE_CHECKING:
+    from maury.emulate.generator import GeneratorTraining
+    from maury.train.loop import History
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+class GeneratorLearner:
+    """Trains a generator on the spectra of one part; a fifth of them, whole base spectra, is held back by itself."""
+
+    def __init__(self, part: TrainingPart, device: str, checkpoints: Path | None, progress: Progress | None = None) -> None:
+        self.part, self.device, self.checkpoints, self.progress = part, device, checkpoints, progress
+        self.config = part.recipe.train.generator.to_config()
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.training.emulator.labels
+
+    @property
+    def histories(self) -> dict[str, History]:
+        """Losses of its stages."""
+        return self.training.history
+
+    @property
+    def flux_error(self) -> FluxError | None:
+        """Of the spectra that it held back."""
+        held = np.flatnonzero(self.training.held_back)
+        return FluxError.of(self.part.spectra.flux[held] - self.training.emulator.predict_flux(self.part.values[held]))
+
+    def emulator(self, fitter: ChiSquareFitter) -> PayneEmulator:
+        """The generator with the variance of its residuals."""
+        return self.training.emulator
+
+    @cached_property
+    def training(self) -> GeneratorTraining:
+        """All that training gives."""
+        from maury.emulate.generator import train_generator
+
+        part = self.part
+        return train_generator(
+            part.spectra,
+            part.recipe.labels,
+            part.values,
+            self.config,
+            groups=part.groups,
+            device=self.device,
+            checkpoints=self.checkpoints,
+            progress=self.progress,
+        )
+
+
+def train_inversion(part: TrainingPart, device: str, checkpoints: Path | None, progress: Progress | None = None) -> Trained:
+    """Principal components and networks from spectra to labels."""
+    from maury.regress.pca_mlp_training import train_pca_mlp
+
+    training = train_pca_mlp(
+        part.spectra,
+        part.recipe.labels,
+        part.values,
+        part.recipe.train.pca_mlp.to_config(),
+        groups=part.groups,
+        device=device,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    return Trained(training.inferrer, {"network": training.history})

@@ -1,0 +1,140 @@
+"""What a recipe may say about networks: a preset of each kind and what is changed of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from maury.emulate.generator_config import PRESETS as GENERATOR
+from maury.emulate.generator_config import GeneratorConfig
+from maury.emulate.payne_config import PRESETS as PAYNE
+from maury.emulate.payne_config import PayneConfig
+from maury.recipes.data_schema import Strict
+from maury.regress.pca_mlp_config import PRESETS as PCA_MLP
+from maury.regress.pca_mlp_config import PcaMlpConfig
+from maury.train.config import LoopConfig, Optimiser
+
+Activation = Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"]
+
+
+class PayneRecipe(Strict):
+    """Settings of :class:`maury.emulate.PayneConfig` and its loop; what is not given is the preset's."""
+
+    preset: Literal["maury", "ting2019", "imig2022"] = "maury"
+    hidden: tuple[int, ...] | None = None
+    activation: Activation | None = None
+    components: int | None = None
+    members: int | None = None
+    validation_fraction: float | None = None
+    loss: Literal["mse", "l1", "huber"] | None = None
+    scaling: Literal["range", "percentile"] | None = None
+    power: float | None = None
+    optimiser: Optimiser | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    batch_size: int | None = None
+    max_epochs: int | None = None
+    check_every: int | None = None
+    patience: int | None = None
+    seed: int | None = None
+
+    def to_config(self) -> PayneConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible.
+        """
+        return _changed(PAYNE[self.preset], self)
+
+
+class PcaMlpRecipe(Strict):
+    """Settings of :class:`maury.regress.PcaMlpConfig` and its loop; what is not given is the preset's."""
+
+    preset: Literal["maury", "gebran2024"] = "maury"
+    components: int | None = None
+    hidden: tuple[int, ...] | None = None
+    activation: Activation | None = None
+    joint: bool | None = None
+    members: int | None = None
+    snr: tuple[float, float] | Literal["none"] | None = Field(default=None, description="'none': the spectra as they are")
+    scaling: Literal["range", "percentile"] | None = None
+    optimiser: Optimiser | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    batch_size: int | None = None
+    max_epochs: int | None = None
+    check_every: int | None = None
+    patience: int | None = None
+    seed: int | None = None
+
+    def to_config(self) -> PcaMlpConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible.
+        """
+        config = _changed(PCA_MLP[self.preset], self.model_copy(update={"snr": None}))
+        if self.snr is None:
+            return config
+        return replace(config, snr=None if self.snr == "none" else self.snr)
+
+
+class GeneratorRecipe(Strict):
+    """Settings of :class:`maury.emulate.generator_config.GeneratorConfig`; what is not given is the preset's.
+
+    ``max_epochs`` and ``batch_size`` are those of every stage.
+    """
+
+    preset: Literal["gebran2024", "gebran2024-tuned", "leaky_relu", "silu"] = "silu"
+    encoder: tuple[int, ...] | None = Field(default=None, description="hidden neurons; the decoder mirrors them")
+    latent: int | None = None
+    label_network: tuple[int, ...] | None = Field(default=None, description="hidden neurons")
+    validation_fraction: float | None = None
+    max_epochs: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+
+    def to_config(self) -> GeneratorConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible.
+        """
+        preset = GENERATOR[self.preset]
+        loop = _given(max_epochs=self.max_epochs, batch_size=self.batch_size)
+        autoencoder = replace(
+            preset.autoencoder,
+            loop=replace(preset.autoencoder.loop, **loop),
+            **_given(hidden=self.encoder, latent=self.latent),
+        )
+        network = replace(
+            preset.label_network, loop=replace(preset.label_network.loop, **loop), **_given(hidden=self.label_network)
+        )
+        tuning = None if preset.fine_tune is None else replace(preset.fine_tune, **loop)
+        given = _given(validation_fraction=self.validation_fraction, seed=self.seed)
+        return replace(preset, autoencoder=autoencoder, label_network=network, fine_tune=tuning, **given)
+
+
+_Config = TypeVar("_Config", PayneConfig, PcaMlpConfig)
+
+
+def _changed(preset: _Config, recipe: Strict) -> _Config:
+    """A preset with what a recipe gives, its loop included."""
+    given = _given(**recipe.model_dump(exclude={"preset"}))
+    of_loop = {field.name for field in fields(LoopConfig)}
+    loop = replace(preset.loop, **{k: v for k, v in given.items() if k in of_loop})
+    return replace(preset, loop=loop, **{k: v for k, v in given.items() if k not in of_loop})
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
