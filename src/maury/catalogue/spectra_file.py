@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from maury.assess.region import TrainingRegion
 from maury.catalogue.columns import ascii_text, label_meanings
+from maury.emulate import PayneEmulator, generate_flux
 from maury.errors import CatalogueError, UsageError
 from maury.files import canonical_json, replacing
 from maury.flags import RESULT_FLAG_MEANING, ResultFlag, names_of
@@ -26,6 +27,7 @@ from maury.prepare import Preparation
 from maury.protocols import Emulator
 from maury.read.generated import PIXELS, STARS, VERSION, VERSION_KEYWORD
 from maury.spectra import Medium
+from maury.threads import cores
 
 if TYPE_CHECKING:
     from astropy.io.fits import BinTableHDU
@@ -69,8 +71,11 @@ class SpectrumGenerator:
 
     def flux(self, values: FloatArray) -> NDArray[np.float32]:
         """(n, K) labels in label units -> (n, n_pixels); NaN where the model knows nothing."""
-        flux = np.where(self.ivar > 0, self.emulator.predict_flux(values), np.nan)
-        return flux.astype(np.float32)
+        if isinstance(self.emulator, PayneEmulator):
+            flux: NDArray[Any] = generate_flux(self.emulator, values, cores())
+        else:
+            flux = self.emulator.predict_flux(values)
+        return np.where(self.ivar > 0, flux, np.nan).astype(np.float32)
 
     def flags(self, values: FloatArray) -> NDArray[np.int64]:
         """(n,) OUT_OF_RANGE, OUTSIDE_TRAINING and THIN_TRAINING of (n, K) labels."""

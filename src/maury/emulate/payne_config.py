@@ -7,10 +7,9 @@ from typing import Literal, get_args
 
 from maury.emulate.activations import ACTIVATIONS
 from maury.errors import UsageError
-from maury.train.config import LoopConfig, expect_one_of
+from maury.train.config import LoopConfig, Scaling, expect_fraction, expect_layers, expect_one_of
 
 LossName = Literal["mse", "l1", "huber"]
-Scaling = Literal["range", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,11 @@ class PayneConfig:
         expect_one_of("activation", self.activation, tuple(ACTIVATIONS))
         expect_one_of("loss", self.loss, get_args(LossName))
         expect_one_of("scaling", self.scaling, get_args(Scaling))
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(
-                f"expected at least one hidden layer of at least one neuron, got {list(self.hidden)}; correct hidden"
-            )
+        expect_layers(self.hidden)
+        expect_fraction(self.validation_fraction)
         for name, low in {"members": 1, "components": 0, "power": 0}.items():
             if not getattr(self, name) >= low:
                 raise UsageError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
-        if not 0 < self.validation_fraction <= 0.5:
-            raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {self.validation_fraction}; correct it")
 
 
 _PUBLISHED = PayneConfig(

@@ -12,7 +12,6 @@ from maury.errors import RecipeError
 from maury.recipes.data_schema import PartRecipe
 from maury.recipes.grid_build import BuildSummary, build_training_set
 from maury.recipes.grid_schema import load_build_recipe
-from maury.threads import cores
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,7 +46,7 @@ def built_part(
     with TemporaryDirectory(prefix="maury-") if work is None else nullcontext(work) as folder:
         file = Path(folder) / f"{part.name}.npz"
         file.parent.mkdir(parents=True, exist_ok=True)
-        summary = build_training_set(recipe, root, file, processes=cores(), progress=progress)
+        summary = build_training_set(recipe, root, file, progress=progress)  # one process: scripts need no __main__ guard
         if part.assumed_snr is not None and summary.has_ivar:
             raise RecipeError(
                 f"expected no assumed_snr for part {part.name!r}, whose build {part.build} has errors of its own, got "

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from maury.assess.emulation import SpectrumMetrics, spectrum_metrics
 from maury.assess.region import TrainingRegion
 from maury.emulate.payne import PayneEmulator
-from maury.errors import RecipeError
 from maury.fit.inferrer import EmulatorInferrer
 from maury.model import Model
 from maury.recipes.dataset import TrainingSet, load_training_set
@@ -138,7 +137,7 @@ def run_gebran2024(
     Raises
     ------
     RecipeError
-        If the data do not fit the recipe, or are not draws of base spectra.
+        If the data do not fit the recipe.
     """
     check_device(recipe, device)
     training_set = load_training_set(recipe, folder, progress, checkpoints)
@@ -157,8 +156,8 @@ def run_gebran2024(
     region = TrainingRegion.from_training(generator.labels, part.values, hull=False)
     model = Model(recipe.preparation, EmulatorInferrer(generator, fitter), region)
     provenance = provenance_of(recipe, training_set) | {"experiment": _plain(scores, tables)}
-    stars = training_set.stars or ()
-    counts = (len(training_set), len(set(stars)), len(test))
+    n_base = len(training_set) if training_set.stars is None else len(set(training_set.stars))
+    counts = (len(training_set), n_base, len(test))
     remarks = learner.training.remarks
     return Experiment(_with(model, provenance), generator, small, *counts, scores, tables, remarks, spectra, values)
 
@@ -174,11 +173,6 @@ def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] |
 def _split(recipe: Recipe, training_set: TrainingSet) -> tuple[IntArray, IntArray]:
     """Draws to train on, and those of the base spectra that are kept for the test."""
     assert recipe.experiment is not None  # the caller has looked
-    if training_set.stars is None:
-        raise RecipeError(
-            "expected draws of base spectra for the experiment, several of one each, got spectra that are all different; "
-            "use a build of kind 'nodes' with copies"
-        )
     folds = k_folds(len(training_set), round(1.0 / recipe.experiment.test_fraction), recipe.validation.seed, training_set.stars)
     return np.setdiff1d(np.arange(len(training_set)), folds[0]), folds[0]
 
