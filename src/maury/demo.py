@@ -1,9 +1,9 @@
 """The whole road on an embedded mini-survey: spectra in Gaia's own file form -> the shipped model -> catalogue and figures.
 
-The stars are made by the very model that then fits them, so their labels are known exactly and nothing is downloaded. What that
-shows: the road from files to a catalogue, and whether errors are right for noise, velocities and a planted trouble or two. What
-it cannot show: whether the model is right about real stars; its card (``maury models gaia-rvs``) says what is known of that. The
-model's own error, which the fit allows for, is absent here: errors of bright stars come out larger than their scatter.
+The stars are made by the very model that then fits them, so their labels are known exactly and nothing is downloaded. They get
+the errors that the fit allows for: noise, a velocity, and what the model believes that computed spectra lack (drawn at random,
+no two stars alike). What that shows: the road from files to a catalogue, and whether labels' errors follow from those. What it
+cannot show: whether the model is right about real stars; its card (``maury models gaia-rvs``) says what is known of that.
 
 The noise is Gaia's in kind: white on the detector's pixels of 0.245 Å, each CCD's spectrum brought to the file's 0.1 Å by linear
 interpolation, then averaged; neighbours are correlated by 0.80, 0.41, 0.12 at 1, 2, 3 pixels (0.79, 0.43, 0.18 measured on real
@@ -26,6 +26,7 @@ from maury.errors import UsageError
 if TYPE_CHECKING:
     from astropy.table import Table
 
+    from maury.emulate.covariance import ModelError
     from maury.estimates import LabelEstimates
     from maury.model import Model
     from maury.protocols import Emulator
@@ -133,10 +134,11 @@ def make_survey(folder: Path, model: Model, progress: Progress | None = None, *,
     for old in spectra.glob("demo-*.csv"):
         old.unlink()
     random = np.random.default_rng(seed)
-    values = survey_labels(n_stars, random)
+    values = survey_labels(model, n_stars, random)
     snr = np.append(np.exp(random.uniform(np.log(15.0), np.log(300.0), n_stars)), _BINARY_SNR)
     moving = _moving(model)
     clean = np.vstack([moving.predict_flux(values), (_BINARY_LIGHT * moving.predict_flux(_BINARY)).sum(axis=0)])
+    clean += _model_error(model).draw(moving.wavelength, len(clean), random)
     names = [f"demo-{i + 1:03d}.csv" for i in range(n_stars)] + [BINARY_FILE]
     for i, name in enumerate(names):
         text = gaia_csv(i + 1, moving.wavelength, clean[i], float(snr[i]), random)
@@ -150,18 +152,43 @@ def make_survey(folder: Path, model: Model, progress: Progress | None = None, *,
     return _write_truth(folder / "truth.csv", [*names, BROKEN_FILE], np.vstack([values, unknown]), np.append(snr, np.nan))
 
 
-def survey_labels(n: int, random: np.random.Generator) -> FloatArray:
-    """(n, 6) teff, logg, m_h, v_micro, vsini, delta_rv: half dwarfs, a third giants, the rest hot, many of them fast."""
+def survey_labels(model: Model, n: int, random: np.random.Generator) -> FloatArray:
+    """(n, 6) teff, logg, m_h, v_micro, vsini, delta_rv: half dwarfs, a third giants, the rest hot, many of them fast.
+
+    Their v_micro scatter about the relation that the model expects.
+    """
     kind = random.choice(3, n, p=[0.5, 0.33, 0.17])
     place, spread = random.random(n), random.normal(0.0, 1.0, n)
     teff = np.choose(kind, [4600.0 + 2400.0 * place, 4100.0 + 1200.0 * place, 7500.0 + 4500.0 * place])
     logg = np.choose(kind, [4.65 - 0.5 * place + 0.08 * spread, 2.4 + 1.1 * place + 0.1 * spread, 3.9 + 0.25 * spread])
     m_h = random.normal(-0.2, 0.3, n).clip(-1.2, 0.4)
-    v_micro = np.choose(kind, [1.0 + 0.8 * place, 1.7 - 0.4 * place, 2.0 + 0.0 * place]) + random.normal(0.0, 0.15, n)
     slowest, fastest = np.choose(kind, [3.0, 2.0, 20.0]), np.choose(kind, [40.0, 8.0, 250.0])
     vsini = slowest * (fastest / slowest) ** random.random(n)
-    columns = [teff.round(1), logg.round(3), m_h.round(3), v_micro.round(3), vsini.round(2)]
-    return np.column_stack([*columns, random.normal(0.0, VELOCITY_KM_S, n).round(3)])
+    columns = [teff.round(1), logg.round(3), m_h.round(3), np.ones(n), vsini.round(2)]
+    values = np.column_stack([*columns, random.normal(0.0, VELOCITY_KM_S, n).round(3)])
+    values[:, 3] = _likely_v_micro(model, values[:, :-1], random).round(3)
+    return values
+
+
+def _likely_v_micro(model: Model, values: FloatArray, random: np.random.Generator) -> FloatArray:
+    """(n,) km/s, about what the model's prior expects from the other labels, inside its range."""
+    from maury.fit.inferrer import fitted
+
+    inferrer = fitted(model.inferrer)
+    labels, prior = inferrer.emulator.labels, inferrer.fitter.prior
+    assert prior is not None  # the recipe has a relation
+    k = labels.index("v_micro")
+    scaled = labels.scale(values)
+    expected, sigma = prior.expected(scaled, k)
+    scaled[:, k] = expected + sigma * random.standard_normal(len(values))
+    return np.asarray(np.clip(labels.unscale(scaled)[:, k], 0.05, labels.upper[k]))
+
+
+def _model_error(model: Model) -> ModelError:
+    """What the recipe of the model says that computed spectra lack."""
+    from maury.recipes.train_schema import ModelErrorRecipe
+
+    return ModelErrorRecipe.model_validate(model.provenance["recipe"]["train"]["model_error"]).to_error()
 
 
 def _moving(model: Model) -> Emulator:

@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, model: mau
 
 class TestSurvey:
     def test_labels_lie_in_the_models_ranges(self, model: maury.Model) -> None:
-        assert model.labels.in_range(survey_labels(2000, np.random.default_rng(1))).all()
+        assert model.labels.in_range(survey_labels(model, 2000, np.random.default_rng(1))).all()
 
     def test_noise_is_correlated_as_linear_interpolation_makes_it(self) -> None:
         """White noise interpolated linearly at random phases: the cubic B-spline over its value at 0, in detector pixels.

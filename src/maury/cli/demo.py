@@ -37,9 +37,9 @@ def _print(console: Console, result: DemoResult) -> None:
     console.print(f"{len(estimates)} files inferred with the shipped model {MODEL}; {clean} without any flag:\n", markup=False)
     console.print(_score_table(result))
     console.print(
-        f"\nThe stars were made by {MODEL} itself, with noise as Gaia's: this shows the road, and whether errors are right for\n"
-        f"noise, not whether the model is right about real stars (for that: maury models {MODEL}). Errors allow for the model's\n"
-        f"own error, which is absent here, so pulls of bright stars may be below 1: s.d. {_pulls_by_snr(result)}.",
+        f"\nThe stars were made by {MODEL} itself, with noise as Gaia's and errors as it believes its own to be: this shows the\n"
+        "road, and whether labels' errors follow from those, not whether the model is right about real stars (for that:\n"
+        f"maury models {MODEL}). Standard deviation of all pulls {_pulls_by_snr(result)}.",
         markup=False,
     )
     _print_flagged(console, result)

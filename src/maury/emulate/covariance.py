@@ -146,6 +146,22 @@ class ModelError:
         cores = share * np.exp(-0.5 * (away[:, None] / np.array(self.core_widths)) ** 2)
         return ModelCovariance(diagonal, cores if covariance.factors is None else np.hstack([covariance.factors, cores]))
 
+    def draw(self, wavelength: FloatArray, n: int, random: np.random.Generator) -> FloatArray:
+        """(n, n_pixels) errors such as it believes in, for simulations: smooth over ``correlated_pixels``, and cores.
+
+        White noise smoothed by a Gaussian of σ pixels has Σ ρ(k) = 2 σ √π over all k.
+        """
+        from scipy.ndimage import gaussian_filter1d
+
+        width = self.correlated_pixels / (2.0 * np.sqrt(np.pi))
+        reach = int(np.ceil(5.0 * width))
+        white = random.standard_normal((n, len(wavelength) + 2 * reach))
+        smooth = gaussian_filter1d(white, width, axis=1, mode="constant")[:, reach : reach + len(wavelength)]
+        out = self.floor * smooth * np.sqrt(2.0 * width * np.sqrt(np.pi))
+        bare = ModelCovariance(np.zeros(len(wavelength)))
+        factors = self.added_to(bare, wavelength).factors
+        return np.asarray(out if factors is None else out + random.standard_normal((n, factors.shape[1])) @ factors.T)
+
 
 def _leading_factors(filled: FloatArray, variance: FloatArray, noise: FloatArray, rank: int) -> FloatArray:
     """(n_pixels, rank) principal components of residuals in units of each pixel's scatter, less the noise along them."""

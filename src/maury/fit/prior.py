@@ -108,6 +108,12 @@ class LabelPrior:
         across = direction * labels.unscale_slope(mean)[0] / sigma
         return cls(np.ones(1), mean, (np.outer(across, across) + _FREE * np.eye(len(labels)))[None])
 
+    def expected(self, scaled: FloatArray, k: int) -> tuple[FloatArray, float]:
+        """(n,) scaled label k that the first component expects from the others of (n, K), and one standard deviation of it."""
+        precision = self.precisions[0]
+        pull = (scaled - self.means[0]) @ precision[k] - precision[k, k] * (scaled[:, k] - self.means[0, k])
+        return self.means[0, k] - pull / precision[k, k], float(precision[k, k] ** -0.5)
+
     def evaluate(self, scaled: FloatArray) -> Evaluation:
         """-2 ln density, its half gradient and a positive half Hessian (that of the responsible components)."""
         log_terms, offset = self._log_terms(scaled)
