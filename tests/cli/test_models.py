@@ -105,7 +105,7 @@ class TestCommands:
         found = read_catalogue(out)[0]
         for label, value in (("teff", 5777.0), ("logg", 4.44), ("m_h", 0.0), ("v_micro", 1.0), ("delta_rv", 0.0)):
             assert abs(found[label] - value) < 4 * found[f"e_{label}"], label
-        assert found["e_teff"] < 100.0  # or else four errors would say nothing; 82 K are the model's own error of 0.008 of the flux
+        assert found["e_teff"] < 100.0  # or else four errors would say nothing; 82 K are the model error of the recipe
         assert found["vsini"] < 6.0
         assert {path.name for path in (tmp_path / "plots").iterdir()} == {"kiel.png", "fit.png"}
 
