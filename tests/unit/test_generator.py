@@ -274,11 +274,11 @@ class TestUsage:
 
 
 def test_the_published_preset() -> None:
-    """METHODS 3: Adam, MSE, patience 15; Adamax, batch 512, patience 15; ReLU; 80/20; no fine tuning."""
+    """METHODS 3: Adam, MSE, patience 15; Adamax, batch 512, patience 15; ReLU; 80/20; no fine tuning. Standardised: ours."""
     published = PRESETS["gebran2024"]
     assert (published.activation, published.validation_fraction, published.fine_tune) == ("relu", 0.2, None)
     assert published.autoencoder.hidden == (1024, 512, 256, 64, 32)
-    assert (published.autoencoder.latent, published.autoencoder.standardise) == (10, False)
+    assert (published.autoencoder.latent, published.autoencoder.standardise) == (10, True)
     assert published.label_network.hidden == (5000, 2000, 512, 32)
     for loop, optimiser in ((published.autoencoder.loop, "adam"), (published.label_network.loop, "adamax")):
         assert (loop.optimiser, loop.batch_size, loop.check_every, loop.patience) == (optimiser, 512, 1, 15)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def assess(
-    model: Annotated[Path, typer.Argument(help="Model file of `maury train`.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="Model file of `maury train`, or a name of `maury models`.", show_default=False)],
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
     groups: Annotated[Path | None, typer.Option("--groups", help="Table that says which files are visits of one star.")] = None,
     group_column: Annotated[str, typer.Option("--group-column", help="Its column with the star.")] = "group",

@@ -106,5 +106,7 @@ def _plots(found: Experiment, folder: Path) -> None:
 
 
 def _in_words(names: tuple[str, ...], units: tuple[str, ...], values: Iterable[float]) -> str:
+    from maury.report.style import symbol, unit_text
+
     parts = zip(names, units, values, strict=True)
-    return ", ".join(f"{name} {x:.{_DIGITS.get(name, 2)}f} {unit}".strip() for name, unit, x in parts)
+    return ", ".join(f"{symbol(name)} {x:.{_DIGITS.get(name, 2)}f} {unit_text(unit)}".strip() for name, unit, x in parts)

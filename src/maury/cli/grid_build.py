@@ -112,6 +112,7 @@ def _text(recipe: BuildRecipe, summary: BuildSummary, output: Path) -> str:
         "",
         "[data]",
         *errors,
+        *(['star_column = "base"'] if recipe.sample.kind == "nodes" else []),  # draws of one spectrum stay together in folds
         "validated = true",  # without observed stars, cross-validation has these alone
         "",
         "[data.library]",

@@ -115,6 +115,6 @@ PRESETS: dict[str, GeneratorConfig] = {
 """Named settings. ``gebran2024``: the paper's sizes, ReLU, optimisers, losses, batch of the label network, patience and split;
 learning rates and the autoencoder's batch are unstated there: 1e-3 (Keras' own) and 512. Whether spectra are standardised is
 unstated too: they are here, because on the flux itself, near 1 everywhere, the latent units die or learn one shape only (mean
-squared error 1.3e-3 of a variance of 1.8e-3 after 1500 steps, at learning rates of 1e-4, 3e-4 and 1e-3). ``gebran2024-tuned``: and
-fine tuning end to end. ``leaky_relu`` and ``silu``: ours, without ReLU's dead latent units: standardised, smaller, no dropout, the learning
-rates fall to zero, fine tuning, spectra confined to principal components."""
+squared error 1.3e-3 of a variance of 1.8e-3 after 1500 steps, at learning rates of 1e-4, 3e-4 and 1e-3). ``gebran2024-tuned``:
+and fine tuning end to end. ``leaky_relu`` and ``silu``: ours, without ReLU's dead latent units: standardised, smaller, no
+dropout, the learning rates fall to zero, fine tuning, spectra confined to principal components."""

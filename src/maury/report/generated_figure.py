@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maury.report.style import BLUE, INK, VERMILION, new_figure, note, styled
+from maury.report.style import BLUE, INK, VERMILION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +36,8 @@ def generated_figure(
     texts : n labels in words.
     """
     n = len(true)
-    figure = new_figure(9.5, 2.3 * n)
-    axes = figure.subplots(2 * n, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 1.0] * n, "hspace": 0.0})
+    figure = new_figure(9.5, 2.6 * n)
+    axes = figure.subplots(2 * n, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 1.0] * n})
     for row in range(n):
         upper, lower = axes[2 * row], axes[2 * row + 1]
         upper.plot(wavelength, true[row], color=INK, lw=1.0, label="computed")
@@ -48,7 +48,7 @@ def generated_figure(
         reach = 100.0 * max(np.abs(flux[row] - true[row]).max() for flux in generated.values())
         lower.set(ylabel="error [%]", ylim=(-1.15 * reach, 1.15 * reach))
         upper.set(ylabel="normalised flux")
-        note(upper, texts[row], corner="lower left")
-    axes[0].legend(loc="lower right", ncols=3)
+        upper.set_title(texts[row], fontsize=8.5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     axes[-1].set(xlabel=f"wavelength in {medium}  [Å]", xlim=(wavelength[0], wavelength[-1]))
     return figure

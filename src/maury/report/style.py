@@ -69,6 +69,7 @@ _SYMBOLS = {
     "v_micro": r"$v_\mathrm{micro}$",
     "v_macro": r"$v_\mathrm{macro}$",
     "vsini": r"$v\,\sin i$",
+    "resolving_power": "$R$",
     "rv": r"$v_\mathrm{r}$",
     "delta_rv": r"$\Delta v_\mathrm{r}$",
     "radius": "$R$",
