@@ -250,7 +250,7 @@ def _write_catalogue(model: Model, estimates: LabelEstimates, path: Path) -> Non
     from maury.catalogue import build_catalogue, run_provenance, write_catalogue
 
     provenance = run_provenance(["maury", "demo"], model_file=MODEL, model=MODEL)
-    del provenance["date"]  # so that every demonstration writes the same file
+    del provenance["date"]  # so that every demonstration writes the same table
     write_catalogue(build_catalogue(estimates, model_id=model.model_id, provenance=provenance), path)
 
 

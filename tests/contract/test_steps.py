@@ -50,6 +50,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "scale": {"ranges": [[5100.0, 5200.0], [5300.0, 5400.0]]},
     "crop": {"start": 5100.0, "stop": 5500.0},
     "noise_floor": {},
+    "correlated_noise": {"pixels": 3.8},
     "measure_snr": {"bands": True},
     "fill_masked": {},
 }

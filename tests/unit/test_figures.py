@@ -30,6 +30,7 @@ from maury.report import (
     snr_error_figure,
     true_vs_recovered,
 )
+from maury.report.generated_figure import generated_figure
 from maury.report.style import axis_name, decimals, signed
 from maury.spectra import Spectra
 
@@ -195,6 +196,53 @@ def test_a_fit_shows_its_velocity_and_shades_what_it_did_not_use() -> None:
     assert not drawn[:2].any()  # 60 km/s are 1 Å
     residual = lower.lines[1].get_ydata()[drawn]
     assert float((residual**2).sum()) == pytest.approx(float(estimate.chi2[0]), rel=0.3)  # its modes are drawn, not marginalised
+
+
+def test_an_upper_limit_is_written_as_one() -> None:
+    """Value and error of the limit together: 0 ± 2.4 km/s is less than 2.4; a value at another bound says so."""
+    from maury.emulate.cannon import CannonEmulator
+    from maury.emulate.polynomial import PolynomialTerms
+    from maury.estimates import LabelEstimates
+    from maury.flags import ResultFlag
+    from maury.protocols import ModelCovariance
+
+    wavelength = np.arange(5000.0, 5100.0, 0.5)
+    names = (make_label("teff", "K"), make_label("vsini", "km/s"))
+    labels = LabelSet.from_training(names, np.array([[4000.0, 0.0], [6000.0, 100.0]]))
+    polynomial = PolynomialTerms.of_order(2, 1)
+    emulator = CannonEmulator(
+        labels, wavelength, np.eye(3, len(wavelength)) + 1.0, ModelCovariance(1e-6 + 0 * wavelength), polynomial
+    )
+    star = Spectra.from_arrays(wavelength, np.ones((1, 200)), error=np.full((1, 200), 0.01), medium="vacuum", frame="rest")
+    bits = np.array([[int(ResultFlag.AT_BOUND), int(ResultFlag.UPPER_LIMIT)]])
+    estimate = LabelEstimates.missing(labels, ["s"], [""], star.meta, 0).with_(
+        values=np.array([[6000.0, 0.0]]),
+        covariance=np.diag([50.0**2, 2.4**2])[None],
+        chi2=np.array([180.0]),
+        n_pixels=np.array([200]),
+        label_flags=bits,
+    )
+    lines = fit_figure(star, EmulatorInferrer(emulator, ChiSquareFitter()), estimate).axes[0].texts[0].get_text().splitlines()
+    assert lines[0].endswith("= 6000 ± 50 K, at a bound")
+    assert lines[1].endswith("< 2.4 km s$^{-1}$") or lines[1].endswith("< 2.4 km/s")
+    assert "±" not in lines[1]
+
+
+def test_generated_spectra_stand_over_the_computed_ones_with_their_errors_in_per_cent() -> None:
+    wavelength = np.linspace(8400.0, 8800.0, 50)
+    true = np.stack([1.0 - 0.5 * np.exp(-0.5 * ((wavelength - centre) / 20) ** 2) for centre in (8500.0, 8650.0)])
+    made = {"generator": true + 0.01, "small generator": true - np.array([[0.002], [0.03]])}
+    figure = generated_figure(wavelength, true, made, ["a dwarf", "a giant"], medium="air")
+    assert len(figure.axes) == 4
+    assert [axes.get_title(loc="left") for axes in figure.axes[::2]] == ["a dwarf", "a giant"]
+    for row, error in ((0, (1.0, -0.2)), (1, (1.0, -3.0))):
+        drawn = [line.get_ydata() for line in figure.axes[2 * row + 1].lines[:2]]
+        np.testing.assert_allclose(np.mean(drawn, axis=1), error, atol=1e-9)
+        low, high = figure.axes[2 * row + 1].get_ylim()
+        assert low < min(error)
+        assert high > max(error)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["computed", "generator", "small generator"]
+    assert "air" in figure.axes[-1].get_xlabel()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 9])

@@ -31,8 +31,6 @@ def run_experiment(recipe: Recipe, data: Path, output: Path, plots: Path | None,
         found = run_gebran2024(recipe, data, report, device=device, checkpoints=checkpoints)
     model_id = save_model(found.model, output)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    if plots is not None:
-        _plots(found, plots)
     console = output_console()
     console.print(
         f"{found.n_spectra} draws of {found.n_base} base spectra; {found.n_test} draws, all of their base spectra, for the test",
@@ -40,27 +38,44 @@ def run_experiment(recipe: Recipe, data: Path, output: Path, plots: Path | None,
     )
     for remark in found.remarks:
         console.print(remark, markup=False)
-    console.print("\nspectra of the test set, from themselves (autoencoder) and from their labels:")
+    console.print(
+        "\ntest spectra from themselves (autoencoder) and from their labels; mean, median and 99 % of the absolute error:"
+    )
     console.print(_score_table(found))
+    console.print("\ndepths of the calcium triplet, RMSE (mean depth):")
+    console.print(_line_table(found))
     for table in found.tables:
         console.print(f"\nRMSE of labels by the {table.checker} checker (paper: Gebran 2024, Table 5):", markup=False)
         console.print(_checker_table(table))
     console.print(f"\nmodel {model_id} written to {output}", markup=False)
+    if plots is not None:
+        _plots(found, plots)
 
 
 def _score_table(found: Experiment) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    heads = ("", "parameters", "MSE", "MAE", "explained variance", "R²", "mean error %", "median |error|", "99 %")
-    lines = found.scores[0].metrics.lines
-    for head in (*heads, *(f"{line.line} depth error" for line in lines)):
+    heads = ("", "parameters", "MSE", "MAE", "expl. var.", "R²", "mean %", "median", "99 %")
+    for head in heads:
         table.add_column(head, justify="right" if head else "left")
     for score in found.scores:
         m = score.metrics
         numbers = [f"{m.mse:.2g}", f"{m.mae:.2g}", f"{m.explained_variance:.4f}", f"{m.r2:.4f}", f"{m.relative_error:.3f}"]
         numbers += [f"{score.flux_error.median:.2g}", f"{score.flux_error.percentile_99:.2g}"]
-        table.add_row(score.name, f"{score.n_parameters:,}", *numbers, *(f"{line.rmse:.2g}" for line in m.lines))
+        table.add_row(score.name, f"{score.n_parameters:,}", *numbers)
+    return table
+
+
+def _line_table(found: Experiment) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for line in found.scores[0].metrics.lines:
+        table.add_column(f"{line.line} ({line.depth:.2f})", justify="right")
+    for score in found.scores:
+        table.add_row(score.name, *(f"{line.rmse:.2g}" for line in score.metrics.lines))
     return table
 
 
@@ -95,7 +110,8 @@ def _plots(found: Experiment, folder: Path) -> None:
     scaled = labels.scale(found.test_values)
     wanted = np.tile(np.median(found.test_values, axis=0), (len(_SHOWN), 1))
     for name, column in zip(("teff", "logg", "m_h", "vsini"), np.array(_SHOWN).T, strict=True):
-        wanted[:, labels.index(name)] = column
+        if name in labels.names:
+            wanted[:, labels.index(name)] = column
     rows = [int(((scaled - place) ** 2).sum(axis=1).argmin()) for place in labels.scale(wanted)]
     values = found.test_values[rows]
     made = {"generator": found.generator.predict_flux(values), "small generator": found.small.predict_flux(values)}

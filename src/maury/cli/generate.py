@@ -35,7 +35,7 @@ DEFAULTS = {
 each of the published ones holds for some stars only, and a constant surprises nobody."""
 
 _BAR_AFTER_SECONDS = 2.0
-_EDGE = 1e-5  # of the training range: ends as they are printed, and a v sin i of 0 where the slowest training star has 1e-9 km/s
+_EDGE = 1e-4  # of the training range: ends as they are printed, and a v sin i of 0 where the slowest training star has 1e-9 km/s
 
 
 def generate(

@@ -81,6 +81,7 @@ def infer(
         _plots(table, loaded, result, estimates, plots)
     _print(output_console(), estimates, output)
     if not any(status.value != "not_fitted" for status in estimates.status):
+        typer.echo(f"maury: nothing was fitted; the first, {estimates.ids[0]}: {estimates.reason[0]}", err=True)
         raise typer.Exit(2)
 
 

@@ -56,10 +56,15 @@ def train(
 
 def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe:
     """The recipe with the command line's changes, checked like a recipe."""
+    from maury.errors import UsageError
     from maury.recipes import parse_recipe
 
     content = recipe.model_dump(mode="json")
     if folds is not None:
+        if folds and recipe.experiment is not None:
+            raise UsageError(
+                f"expected no --folds for {recipe.name}, whose [experiment] has a test set instead, got {folds}; remove it"
+            )
         content["validation"]["folds"] = folds
         if folds == 0 and content["errors"]["model"] in ("held_out", "snr"):
             content["errors"]["model"] = "formal"  # nothing is left to learn errors from; the catalogue says so
@@ -101,7 +106,7 @@ def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> N
     if run.flux_error is not None:
         error = run.flux_error
         console.print(
-            f"flux of {error.n_spectra} spectra that were not trained on: median |error| {error.median:.2g}, "
+            f"flux of {error.n_spectra} spectra held back from training: median |error| {error.median:.2g}, "
             f"99 % below {error.percentile_99:.2g}",
             markup=False,
         )

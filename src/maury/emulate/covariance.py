@@ -125,15 +125,18 @@ class ModelError:
     core_amplitude: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.floor < 0 or self.correlated_pixels < 1 or self.core_amplitude < 0:
+        numbers = np.array([self.floor, self.correlated_pixels, self.core_amplitude])
+        if not (np.isfinite(numbers).all() and (numbers >= [0, 1, 0]).all()):
             raise UsageError(
                 f"expected floor >= 0, correlated_pixels >= 1 and core_amplitude >= 0 of a model error, got {self.floor:g}, "
                 f"{self.correlated_pixels:g} and {self.core_amplitude:g}; correct them"
             )
-        if bool(self.lines) != bool(self.core_widths) or min(self.core_widths, default=1.0) <= 0:
+        if not bool(self.lines) == bool(self.core_widths) == (self.core_amplitude > 0) or not all(
+            0 < x < np.inf for x in (*self.lines, *self.core_widths)
+        ):
             raise UsageError(
-                f"expected lines and core_widths above 0 together in a model error, got {list(self.lines)} and "
-                f"{list(self.core_widths)}; give both or none"
+                f"expected lines, core_widths and core_amplitude above 0 together in a model error, got {list(self.lines)}, "
+                f"{list(self.core_widths)} and {self.core_amplitude:g}; give all or none"
             )
 
     def added_to(self, covariance: ModelCovariance, wavelength: FloatArray) -> ModelCovariance:

@@ -29,6 +29,7 @@ from maury.threads import in_threads
 FloatArray = NDArray[np.float64]
 
 _BROADENING = ("vsini", "v_macro")  # nothing to be seen of them is a result, and a common one
+_NONE = 1e-6  # of the range: as good as no broadening, whatever the way through scaled labels leaves of a zero
 _DOUBT = 0.1  # of chi-square: how far the approximate one of a bad fit may be off
 
 
@@ -275,7 +276,7 @@ class ChiSquareFitter:
     def _upper_limits(self, labels: LabelSet, best: LmResult, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, K) which labels stopped at the zero below which there is no broadening."""
         lower, upper = (labels.unscale(ends[None])[0] for ends in self.bounds(labels))
-        zero = np.array([name in _BROADENING and low == 0 for name, low in zip(labels.names, lower, strict=True)])
+        zero = np.array([name in _BROADENING for name in labels.names]) & (np.abs(lower) <= _NONE * np.abs(upper))
         return np.asarray(best.at_bound & good[:, None] & zero & (labels.unscale(best.scaled) < 0.5 * (lower + upper)))
 
     def _flag_range(self, estimates: LabelEstimates) -> LabelEstimates:

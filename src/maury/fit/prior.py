@@ -8,7 +8,7 @@ towards the training stars by as much as their spectra leave open, and errors ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from maury.errors import UsageError
 from maury.fit.chi2 import Evaluation, ExactProblem, Problem
-from maury.labels import LabelSet
+from maury.labels import Label, LabelSet
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -89,15 +89,9 @@ class LabelPrior:
         Raises
         ------
         UsageError
-            If a label is unknown or has no value at the point.
+            As :func:`check_relation`.
         """
-        strange = [name for name in (label, *at, *slopes) if name not in labels.names]
-        absent = [name for name in (label, *slopes) if name not in at]
-        if strange or absent or label in slopes or not sigma > 0:
-            raise UsageError(
-                f"expected a relation of {label} among {', '.join(labels.names)} with sigma > 0 and a value of each of its "
-                f"labels, got at {dict(at)}, slopes {dict(slopes)} and sigma {sigma:g}; correct it"
-            )
+        check_relation(labels.labels, label, at, slopes, sigma)
         point = 0.5 * (np.array(labels.lower) + np.array(labels.upper))
         direction = np.zeros(len(labels))
         for name, value in at.items():
@@ -138,6 +132,21 @@ class LabelPrior:
     def from_config(cls, config: dict[str, Any]) -> LabelPrior:
         """Inverse of :meth:`to_config`."""
         return cls(np.array(config["weights"]), np.array(config["means"]), np.array(config["precisions"]))
+
+
+def check_relation(
+    labels: Sequence[Label], label: str, at: Mapping[str, float], slopes: Mapping[str, float], sigma: float
+) -> None:
+    """Raise UsageError if a label of a relation is unknown or has no value at the point, or a number is impossible."""
+    coordinates = {known.name: known.coordinate for known in labels}
+    named = label in at and label not in slopes and set(slopes) <= set(at) <= set(coordinates)
+    possible = sigma > 0 and np.isfinite([sigma, *at.values(), *slopes.values()]).all()
+    if not (named and possible and all(value > 0 or coordinates[name] == "linear" for name, value in at.items())):
+        raise UsageError(
+            f"expected a relation of {label} among {', '.join(coordinates)} with sigma > 0 and a value of each of its labels, "
+            f"positive where the coordinate is not linear, got at {dict(at)}, slopes {dict(slopes)} and sigma {sigma:g}; correct "
+            "it"
+        )
 
 
 class PriorProblem:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from maury.errors import RecipeError
+from maury.errors import MauryError, RecipeError
 from maury.recipes.data_schema import PartRecipe
 from maury.recipes.grid_build import BuildSummary, build_training_set
 from maury.recipes.grid_schema import load_build_recipe
@@ -46,7 +46,12 @@ def built_part(
     with TemporaryDirectory(prefix="maury-") if work is None else nullcontext(work) as folder:
         file = Path(folder) / f"{part.name}.npz"
         file.parent.mkdir(parents=True, exist_ok=True)
-        summary = build_training_set(recipe, root, file, progress=progress)  # one process: scripts need no __main__ guard
+        try:
+            summary = build_training_set(recipe, root, file, progress=progress)  # one process: scripts need no __main__ guard
+        except MauryError:
+            with suppress(OSError):
+                file.parent.rmdir()  # nothing lies in it, or it stays
+            raise
         if part.assumed_snr is not None and summary.has_ivar:
             raise RecipeError(
                 f"expected no assumed_snr for part {part.name!r}, whose build {part.build} has errors of its own, got "

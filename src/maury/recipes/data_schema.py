@@ -17,9 +17,9 @@ ON_SKY = "sky"
 
 
 class Strict(BaseModel):
-    """Every table of a recipe: an unknown key is an error, and nothing changes after reading."""
+    """Every table of a recipe: an unknown key is an error, numbers are finite, and nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LibraryRecipe(Strict):

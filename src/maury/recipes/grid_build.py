@@ -23,10 +23,11 @@ from maury.labels import KNOWN_LABELS
 from maury.prepare.broadening import FASTEST_KM_S
 from maury.prepare.resolving_power import check_resolving_powers, lowest_native
 from maury.recipes.grid_pipeline import PATCHED, BuildJob, ChunkMaker
-from maury.recipes.grid_schema import BuildRecipe, NodesRecipe
+from maury.recipes.grid_schema import BuildRecipe, LatticeRecipe, NodesRecipe
 from maury.recipes.grid_source import Broadest, needed_part, open_recipe_grid
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 
 _BLOCK_BYTES = 24_000_000
@@ -37,6 +38,7 @@ _DECIDING = ("maury", "numpy", "scipy", "astropy")
 _PER_SPECTRUM = ("labels", "row", "flag", "snr", "delta_rv")
 _BROADENING = ("vsini", "resolving_power")
 """Labels that no grid needs to have: they are a broadening each."""
+_GOLDEN = 0.6180339887498949
 _PER_LOSS = ("left_out_labels", "left_out_flag", "left_out_reason")
 
 
@@ -159,7 +161,8 @@ def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str,
         values = _nodes(recipe.sample, recipe.seed, grid, names, constraint)
     else:
         values = sample(recipe.sample.sampler(recipe.seed), constraint)
-    table = with_constants(values if recipe.only is None else _spread(values, recipe.only), fixed)
+    drawn = bool(recipe.sampled) and not isinstance(recipe.sample, LatticeRecipe)
+    table = with_constants(values if recipe.only is None else _spread(values, recipe.only, drawn), fixed)
     _check_broadening(names, table, recipe.has_own_resolutions)
     return names, np.ascontiguousarray(table)
 
@@ -223,9 +226,18 @@ def _plan(recipe: BuildRecipe, grid: Grid, names: tuple[str, ...], labels: Float
     }
 
 
-def _spread(values: FloatArray, n: int) -> FloatArray:
-    """n of the rows, spread evenly over all of them and in their order; all where there are no more."""
-    return values if n >= len(values) else values[np.arange(n) * len(values) // n]
+def _spread(values: FloatArray, n: int, drawn: bool) -> FloatArray:
+    """n of the rows in their order, the first of each of n stretches of equal length; all where there are no more.
+
+    Of values that are ``drawn`` it is another one in each stretch, by the golden ratio: every tenth point of a Sobol set fills
+    half of a label's range.
+    """
+    if n >= len(values):
+        return values
+    ends = np.arange(n + 1) * len(values) // n
+    place = np.arange(n) * _GOLDEN % 1.0 if drawn else np.zeros(n)
+    rows: IntArray = ends[:-1] + (place * np.diff(ends)).astype(np.int64)
+    return values[rows]
 
 
 # -- from chunks to a training set -------------------------------------------------------------------------------------------

@@ -19,18 +19,15 @@ from maury.train.config import LoopConfig, Optimiser
 Activation = Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"]
 
 
-class PayneRecipe(Strict):
-    """Settings of :class:`maury.emulate.PayneConfig` and its loop; what is not given is the preset's."""
+class ComponentsRecipe(Strict):
+    """What the networks on principal components have in common; what is not given is the preset's."""
 
-    preset: Literal["maury", "ting2019", "imig2022"] = "maury"
+    preset: str = "maury"
     hidden: tuple[int, ...] | None = None
     activation: Activation | None = None
     components: int | None = None
     members: int | None = None
-    validation_fraction: float | None = None
-    loss: Literal["mse", "l1", "huber"] | None = None
     scaling: Literal["range", "percentile"] | None = None
-    power: float | None = None
     optimiser: Optimiser | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -40,6 +37,15 @@ class PayneRecipe(Strict):
     check_every: int | None = None
     patience: int | None = None
     seed: int | None = None
+
+
+class PayneRecipe(ComponentsRecipe):
+    """Settings of :class:`maury.emulate.PayneConfig` and its loop; what is not given is the preset's."""
+
+    preset: Literal["maury", "ting2019", "imig2022"] = "maury"
+    validation_fraction: float | None = None
+    loss: Literal["mse", "l1", "huber"] | None = None
+    power: float | None = None
 
     def to_config(self) -> PayneConfig:
         """The preset with what the recipe changes.
@@ -52,26 +58,12 @@ class PayneRecipe(Strict):
         return _changed(PAYNE[self.preset], self)
 
 
-class PcaMlpRecipe(Strict):
+class PcaMlpRecipe(ComponentsRecipe):
     """Settings of :class:`maury.regress.PcaMlpConfig` and its loop; what is not given is the preset's."""
 
     preset: Literal["maury", "gebran2024"] = "maury"
-    components: int | None = None
-    hidden: tuple[int, ...] | None = None
-    activation: Activation | None = None
     joint: bool | None = None
-    members: int | None = None
     snr: tuple[float, float] | Literal["none"] | None = Field(default=None, description="'none': the spectra as they are")
-    scaling: Literal["range", "percentile"] | None = None
-    optimiser: Optimiser | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    batch_size: int | None = None
-    max_epochs: int | None = None
-    check_every: int | None = None
-    patience: int | None = None
-    seed: int | None = None
 
     def to_config(self) -> PcaMlpConfig:
         """The preset with what the recipe changes.

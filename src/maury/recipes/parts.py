@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,16 @@ def load_part(
     left_out: LeftOut = []
     if part.build is not None:
         with built_part(part, root, work, progress) as (file, settings):
-            joined = _from_library(recipe, part, file, settings)
+            joined = _from_library(recipe, part, file, settings, progress)
     elif part.library is not None:
         settings = {**part.library.model_dump(exclude={"file"}), "snr": part.assumed_snr}
-        joined = _from_library(recipe, part, root / part.library.file, settings)
+        joined = _from_library(recipe, part, root / part.library.file, settings, progress)
     else:
         joined = _from_files(recipe, part, root, left_out, progress)
     chosen, names, rows = _select(joined, part, left_out)
-    report = None if progress is None else lambda done, total: progress("prepare", done, total)
+    report = None if progress is None else partial(progress, "prepare")
+    if report is not None:
+        report(0, sum(map(len, chosen)))  # one batch may be all there is
     prepared = recipe.preparation_of(part).prepare_each(chosen, report)
     for failure in prepared.failures:
         left_out += [(names[failure.batch][row], failure.reason) for row in failure.rows]
@@ -102,8 +105,12 @@ def load_part(
 # -- where the spectra come from --------------------------------------------------------------------------------------------
 
 
-def _from_library(recipe: Recipe, part: PartRecipe, file: Path, settings: dict[str, Any]) -> _Joined:
+def _from_library(recipe: Recipe, part: PartRecipe, file: Path, settings: dict[str, Any], progress: Progress | None) -> _Joined:
+    if progress is not None:
+        progress("read", 0, 1)
     found = read_library(file, **settings)
+    if progress is not None:
+        progress("read", 1, 1)
     origin = part.build or file.name
     table = LabelTable.from_table(found.labels, recipe, part, origin)
     n = len(found.spectra)

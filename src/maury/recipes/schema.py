@@ -89,7 +89,7 @@ class ExperimentRecipe(_Strict):
     kind: Literal["gebran2024"]
     test_fraction: float = Field(default=0.1, gt=0, le=0.5, description="of the base spectra: never seen by any training")
     checker: PcaMlpRecipe = PcaMlpRecipe(preset="gebran2024")
-    own_checker: PcaMlpRecipe = PcaMlpRecipe(snr="none")
+    own_checker: PcaMlpRecipe = PcaMlpRecipe(members=1, snr="none")
     small: PayneRecipe = Field(default=PayneRecipe(), description="the generator with fewer parameters")
 
 
@@ -117,13 +117,18 @@ class Recipe(_Strict):
             check_labels_of(part, self.labels)
         self.train.check_method()
         self.fit.check_labels(self.labels)
+        strange = [name for name in self.validation.report if name not in [label.name for label in self.label]]
+        if strange:
+            raise RecipeError(f"expected labels of the recipe in validation.report, got {strange[0]!r}; correct the name")
         if self.experiment is not None:
             if self.train.method != "generator":
                 raise RecipeError(
                     f"expected train.method = 'generator' for [experiment], got {self.train.method!r}; correct it or leave it out"
                 )
-            for table in (self.experiment.checker, self.experiment.own_checker, self.experiment.small):
-                table.to_config()
+            self.experiment.small.to_config()
+            members = [table.to_config().members for table in (self.experiment.checker, self.experiment.own_checker)]
+            if max(members) > 1:  # others would have seen what one holds back
+                raise RecipeError(f"expected members = 1 of the checkers in [experiment], got {max(members)}; correct it")
         if self.quick:
             quick_version(self)
 

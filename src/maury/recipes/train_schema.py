@@ -10,6 +10,7 @@ from pydantic import Field
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.emulate.covariance import ModelError
 from maury.errors import RecipeError
+from maury.fit.prior import check_relation
 from maury.labels import Label
 from maury.recipes.data_schema import Strict
 from maury.recipes.network_schema import GeneratorRecipe, PayneRecipe, PcaMlpRecipe
@@ -151,7 +152,10 @@ class FitRecipe(Strict):
     photometry: PhotometryRecipe | None = None
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """Raise RecipeError unless bounds are of known labels, in order, and positive where the label's coordinate wants that."""
+        """Raise RecipeError unless bounds are of known labels, in order, and positive where the label's coordinate wants that.
+
+        UsageError for a relation that is none (:func:`maury.fit.prior.check_relation`).
+        """
         known = {label.name: label for label in labels}
         for name, (low, high) in self.bounds.items():
             if name not in known:
@@ -168,5 +172,6 @@ class FitRecipe(Strict):
             strange = [name for name in (self.relation.label, *self.relation.at, *self.relation.slopes) if name not in known]
             if strange:
                 raise RecipeError(f"expected labels among {', '.join(known)} in [fit.relation], got {strange[0]!r}; correct it")
+            check_relation(labels, **self.relation.model_dump())
         if self.n_candidates < self.n_starts:
             raise RecipeError(f"expected fit.n_starts <= fit.n_candidates, got {self.n_starts} and {self.n_candidates}")

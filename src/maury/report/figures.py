@@ -24,6 +24,7 @@ from maury.report.style import (
     VERMILION,
     axis_name,
     decimals,
+    figure_title,
     new_figure,
     note,
     remove_empty,
@@ -134,7 +135,7 @@ def true_vs_recovered(
     for axes, name in zip(grid[:, 0], ("recovered", "residual") * rows, strict=True):
         axes.set_ylabel(name)
     remove_empty(grid, len(labels))
-    _title(figure, title)
+    figure_title(figure, title)
     return figure
 
 
@@ -169,7 +170,7 @@ def pull_histogram(labels: LabelSet, true: ArrayLike, estimated: ArrayLike, erro
     remove_empty(grid, len(labels))
     top = max(axes.get_ylim()[1] for axes in figure.axes)
     figure.axes[0].set_ylim(0.0, 1.28 * top)  # room for the numbers
-    _title(figure, title)
+    figure_title(figure, title)
     return figure
 
 
@@ -207,7 +208,7 @@ def snr_error_figure(
         axes.set_ylim(0.0, 1.18 * axes.get_ylim()[1])
         axes.set_ylabel(f"standard error  [{unit_text(model.units[k])}]")
     figure.axes[0].legend(loc="lower left", fontsize=8)
-    _title(figure, title)
+    figure_title(figure, title)
     return figure
 
 
@@ -259,7 +260,7 @@ def cross_validation_figure(
         note(axes, _residual_text(label, residual[np.isfinite(residual)]).replace("\n", "    "), size=8)
     figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3, fontsize=8)
     figure.axes[-1].set_xlabel(f"{axis_name(by, labels.labels[labels.index(by)].unit)}")
-    _title(figure, title)
+    figure_title(figure, title)
     return figure
 
 
@@ -272,11 +273,6 @@ def _numbers(table: Table, name: str) -> FloatArray:
 
 def _unit(table: Table, name: str) -> str:
     return "" if table[name].unit is None else str(table[name].unit)
-
-
-def _title(figure: Figure, title: str) -> None:
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
 def _typical_error(axes: Axes, table: Table, good: NDArray[np.bool_]) -> None:

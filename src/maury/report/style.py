@@ -118,6 +118,12 @@ def remove_empty(grid: NDArray[Any], n: int) -> None:
         axes.remove()
 
 
+def figure_title(figure: Figure, title: str) -> None:
+    """A title at the figure's left, if there is one."""
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
 def symbol(name: str) -> str:
     """How the field writes a label: ``teff`` with a subscript."""
     return _SYMBOLS.get(name, name.replace("_", " "))
