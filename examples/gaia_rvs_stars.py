@@ -2,10 +2,11 @@
 
 python examples/gaia_rvs_stars.py --data data -o gaia_rvs_stars
 
-KOI-1 and HD 176650 as the model ships, without the cores of the Ca II triplet, and with the cores counted like other pixels:
-changes in units of the formal errors, which should cover them. Then what [train.model_error] and the step correlated_noise of the
-recipe were read off: rms and autocorrelation of residuals, and how much shallower than computed the cores are. Last an M dwarf,
-which is outside the model, from echelle orders of HPF. Figures of both Gaia stars go into the folder.
+KOI-1 and HD 176650 as the model ships, without the cores of the Ca II triplet, with the cores counted like other pixels, without
+the relation for v_micro, and with v_micro held at 1.5 km/s: changes in units of the formal errors, which should cover the first.
+Then what [train.model_error] and the step correlated_noise of the recipe were read off: rms and autocorrelation of residuals, and
+how much shallower than computed the cores are. Then errors of simulated stars by S/N: what is left at the highest is the model's.
+Last an M dwarf, which is outside the model, from echelle orders of HPF. Figures of both Gaia stars go into the folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from maury import LabelEstimates, Model, Spectra, load_model, read_file, read_files
 from maury.fit.inferrer import EmulatorInferrer, fitted
+from maury.fit.prior import LabelPrior
 from maury.flags import ResultFlag, names_of
 from maury.prepare import Degrade, Gisic, Resample
 from maury.prepare.grid import with_meta
@@ -31,12 +33,20 @@ BoolArray = NDArray[np.bool_]
 
 TRIPLET = (8500.35, 8544.44, 8664.52)
 """Å in vacuum: Ca II."""
-MASKED, CORE = 2.5, 1.0
-"""Å on either side of the lines: what "without cores" leaves out; where their depth is measured."""
+MASKED, CORE, WINGS = 2.5, 1.0, 15.0
+"""Å on either side of the lines: what "without cores" leaves out; where their depth is measured; where other lines are not."""
 KOI_1 = (5850.0, 4.43, -0.01, 1.1, 2.0)
 """K, dex, dex from the literature; km/s, usual values for such a star."""
 TEMPLATE = (3700.0, 4.9, 0.0, 1.0, 2.0)
 """The model's coolest dwarf: template of the M dwarf's velocity."""
+SIMULATED = {
+    "like the Sun": (5777.0, 4.44, 0.0, 1.02, 3.0),
+    "F dwarf": (6200.0, 4.2, 0.0, 1.4, 8.0),
+    "K dwarf": (5100.0, 4.55, 0.0, 0.7, 3.0),
+    "giant": (4700.0, 2.5, -0.1, 1.0, 3.0),
+    "A star, 100 km/s": (9000.0, 4.0, 0.0, 2.0, 100.0),
+}
+SNR = (20.0, 50.0, 200.0, 1000.0)
 LAGS = 15
 EDGE = 5.0
 """Å at either end that residuals are not judged in: lines beyond are not known there."""
@@ -60,6 +70,15 @@ def with_cores_counted(model: Model) -> Model:
     return replace(model, inferrer=replace(inferrer, emulator=alone))
 
 
+def with_v_micro(model: Model, v_micro: float | None) -> Model:
+    """The model with another prior than its relation: v_micro (km/s) held to 0.05, or left free."""
+    inferrer = fitted(model.inferrer)
+    held = None
+    if v_micro is not None:
+        held = LabelPrior.from_relation(inferrer.emulator.labels, "v_micro", {"v_micro": v_micro}, {}, 0.05)
+    return replace(model, inferrer=replace(inferrer, fitter=replace(inferrer.fitter, prior=held)))
+
+
 def in_words(estimates: LabelEstimates) -> str:
     """Labels with errors, chi-square and flags of one star."""
     shown = []
@@ -72,10 +91,16 @@ def in_words(estimates: LabelEstimates) -> str:
 
 
 def compared(model: Model, star: Spectra) -> LabelEstimates:
-    """Print the three fits, and changes over the errors as shipped; return the estimates without cores."""
+    """Print the fits, and changes over the errors as shipped; return the estimates without cores."""
     shipped, masked = model.infer(star), model.infer(without_cores(star))
     print(f"\n{star.ids[0]}, S/N {float(star.meta['snr'][0]):.0f}\n  as shipped:    {in_words(shipped)}")
-    for name, other in (("cores masked:  ", masked), ("cores counted: ", with_cores_counted(model).infer(star))):
+    others = {
+        "cores masked:  ": masked,
+        "cores counted: ": with_cores_counted(model).infer(star),
+        "no relation:   ": with_v_micro(model, None).infer(star),
+        "v_micro 1.5:   ": with_v_micro(model, 1.5).infer(star),
+    }
+    for name, other in others.items():
         print(f"  {name}{in_words(other)}")
         change = (other.values - shipped.values)[0] / shipped.errors[0]
         print("    change/error  " + ", ".join(f"{k} {x:+.2f}" for k, x in zip(shipped.labels.names, change, strict=True)))
@@ -139,6 +164,21 @@ def m_dwarf(model: Model, file: Path) -> Spectra:
     return Spectra.from_arrays(grid, flux, ivar=ivar, medium="vacuum", frame="rest", meta=part.meta)
 
 
+def errors_by_snr(model: Model, like: Spectra) -> None:
+    """Print formal errors of Teff, log g, [M/H], v_micro of stars made by the model itself, whose files are ``like`` Gaia's."""
+    emulator = fitted(model.inferrer).emulator
+    print("\nformal errors of Teff (K), log g, [M/H], v_micro (km/s) at S/N " + ", ".join(f"{snr:.0f}" for snr in SNR))
+    flux = emulator.predict_flux(np.array(list(SIMULATED.values())))
+    depths = np.sqrt(np.mean((1 - flux[:, ~near(emulator.wavelength, WINGS)]) ** 2, axis=1))
+    for name, row, depth in zip(SIMULATED, flux, depths, strict=True):
+        stars = [like.with_pixels(flux=row[None], ivar=np.full((1, row.size), snr**2)) for snr in SNR]
+        errors = np.concatenate([model.infer(star).errors for star in stars])
+        print(
+            f"  {name:17}" + "   ".join(f"{e[0]:3.0f} {e[1]:.2f} {e[2]:.2f} {e[3]:.2f}" for e in errors),
+            f"  rms depth {depth:.3f}",
+        )
+
+
 def main(data: Path, folder: Path) -> None:
     """Print everything and draw both figures."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,6 +192,7 @@ def main(data: Path, folder: Path) -> None:
     print()
     of_giant = residual(model, giant, found["hd176650"].values)
     measured(fitted(model.inferrer).emulator.wavelength, of_giant, at_known_labels(model, dwarf, KOI_1))
+    errors_by_snr(model, giant)
     cool = m_dwarf(model, next((data / "hpf").glob("GJ_699*.fits")))
     print(f"  {in_words(model.infer(cool))}")
     print(f"figures: {folder}/")

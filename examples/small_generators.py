@@ -46,7 +46,7 @@ class Score:
     rms: float
     median: float
     percentile_99: float
-    spread: float
+    of_folds: FloatArray
     seconds: float
 
 
@@ -96,15 +96,15 @@ def scored(name: str, train: Train, recipe: Recipe, stars: TrainingSet) -> Score
         emulator = train(stars[np.setdiff1d(np.arange(len(stars)), fold)], recipe)
         errors.append(stars.spectra.flux[fold] - emulator.predict_flux(stars.values[fold]))
         n = n_parameters(emulator)
-    of_folds = [float(np.sqrt(np.mean(error**2))) for error in errors]
+    of_folds = np.array([np.sqrt(np.mean(error**2)) for error in errors])
     absolute = np.abs(np.concatenate(errors))
     median, high = (float(np.quantile(absolute, q)) for q in (0.5, 0.99))
     rms = float(np.sqrt(np.mean(np.square(absolute, dtype=np.float64))))
-    return Score(name, n, rms, median, high, float(np.std(of_folds, ddof=1)), time.perf_counter() - started)
+    return Score(name, n, rms, median, high, of_folds, time.perf_counter() - started)
 
 
-def main(data: Path, with_autoencoder: bool) -> None:
-    """Print one line for each candidate, and which is the best."""
+def main(data: Path, with_autoencoder: bool, only: str) -> None:
+    """Print one line for each candidate whose name has ``only`` in it, and which is the best."""
     recipe = load_recipe(RECIPE)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"only": DRAWS})})
     stars = load_training_set(recipe, data)
@@ -115,18 +115,25 @@ def main(data: Path, with_autoencoder: bool) -> None:
     print(f"{len(kept)} draws of {len(set(kept.stars))} base spectra; {len(test)} draws of the test's are left out", flush=True)
     print(f"{'':40} {'parameters':>10} {'rms':>9} {'median':>9} {'99 %':>9} {'std of folds':>13} {'s':>5}")
     found = []
-    for name, train in (candidates(recipe) | ({"autoencoder, silu, small": autoencoder} if with_autoencoder else {})).items():
+    wanted = candidates(recipe) | ({"autoencoder, silu, small": autoencoder} if with_autoencoder else {})
+    for name, train in ((name, train) for name, train in wanted.items() if only in name):
         score = scored(name, train, recipe, kept)
         found.append(score)
-        errors = f"{score.rms:9.6f} {score.median:9.6f} {score.percentile_99:9.6f} {score.spread:13.6f}"
+        errors = f"{score.rms:9.6f} {score.median:9.6f} {score.percentile_99:9.6f} {np.std(score.of_folds, ddof=1):13.6f}"
         print(f"{name:40} {score.n_parameters:10,d} {errors} {score.seconds:5.0f}", flush=True)
     best = min(found, key=lambda score: score.rms)
     print(f"lowest rms: {best.name}; the recipe has {CHOSEN}")
+    own = next((score for score in found if score.name == CHOSEN), None)
+    for score in found if own is not None else ():
+        change = score.of_folds / own.of_folds - 1
+        error = np.std(change, ddof=1) / np.sqrt(FOLDS)
+        print(f"  {score.name}: {100 * change.mean():+.1f} ± {100 * error:.1f} % of the recipe's rms, fold by fold")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--autoencoder", action="store_true", help="one candidate more")
+    parser.add_argument("--only", default="", help="part of the names of the candidates to try")
     options = parser.parse_args()
-    main(options.data, options.autoencoder)
+    main(options.data, options.autoencoder, options.only)
