@@ -123,9 +123,9 @@ def main(data: Path, with_autoencoder: bool, only: str) -> None:
         print(f"{name:40} {score.n_parameters:10,d} {errors} {score.seconds:5.0f}", flush=True)
     best = min(found, key=lambda score: score.rms)
     print(f"lowest rms: {best.name}; the recipe has {CHOSEN}")
-    own = next((score for score in found if score.name == CHOSEN), None)
-    for score in found if own is not None else ():
-        change = score.of_folds / own.of_folds - 1
+    own = [score.of_folds for score in found if score.name == CHOSEN]
+    for score in found if own else ():
+        change = score.of_folds / own[0] - 1
         error = np.std(change, ddof=1) / np.sqrt(FOLDS)
         print(f"  {score.name}: {100 * change.mean():+.1f} ± {100 * error:.1f} % of the recipe's rms, fold by fold")
 

@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"sample": {"kind": "grid"}}, "as one of 'lattice', 'uniform', 'sobol', 'nodes', got 'grid'"),
         ({"constraint": {}}, "in \\[constraint\\] as one of 'near_isochrones', 'analytic_dwarf_sequence', got none"),
         ({"augment": 3}, "expected a table of keys for augment, got 3"),
-        ({"grid": RECIPE["grid"] | {"fixed": {"vsini": float("nan")}}}, "expected a number for grid.fixed.vsini, got nan"),
+        ({"grid": RECIPE["grid"] | {"fixed": {"vsini": float("nan")}}}, "expected a valid value for grid.fixed.vsini, got nan"),
         ({"grid": RECIPE["grid"] | {"library": LIBRARY | {"ivar": "ivar"}}}, "which have no errors, in .*, got ivar; remove it"),
         ({"instrument": {}}, "expected a resolution in \\[instrument\\], got none"),
         ({"sample": OWN}, "expected no resolution in \\[instrument\\] beside the label resolving_power"),

@@ -56,7 +56,9 @@ class TestCovariance:
         assert both.factors is not None
         np.testing.assert_array_equal(both.factors[:, :3], own)
         np.testing.assert_array_equal(both.factors[:, 3:], alone.factors)
-        floor = replace(CORES, lines=(), core_widths=()).added_to(ModelCovariance(BARE.diagonal, own), WAVELENGTH)
+        floor = replace(CORES, lines=(), core_widths=(), core_amplitude=0.0).added_to(
+            ModelCovariance(BARE.diagonal, own), WAVELENGTH
+        )
         np.testing.assert_array_equal(floor.factors, own)
 
     def test_pixels_that_the_model_does_not_know_stay_unknown(self) -> None:
@@ -95,8 +97,12 @@ class TestDraws:
         ({"floor": -0.1}, "expected floor >= 0, .* got -0.1, 1 and 0; correct them"),
         ({"correlated_pixels": 0.5}, "correlated_pixels >= 1"),
         ({"core_amplitude": -1.0}, "core_amplitude >= 0"),
-        ({"lines": (8500.0,)}, r"expected lines and core_widths above 0 together .* got \[8500.0\] and \[\]; give both or none"),
-        ({"core_widths": (1.0,)}, "give both or none"),
+        (
+            {"lines": (8500.0,)},
+            r"expected lines, core_widths and core_amplitude above 0 .* got \[8500.0\], \[\] and 0; give all or none",
+        ),
+        ({"core_widths": (1.0,)}, "give all or none"),
+        ({"core_amplitude": 0.05}, "give all or none"),
         ({"lines": (8500.0,), "core_widths": (1.0, 0.0)}, "above 0 together"),
     ],
 )

@@ -47,7 +47,7 @@ def test_the_fingerprint_knows_settings_not_spelling():
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ([{"step": "resampel"}], "expected a preparation step among crop, degrade, .*, got 'resampel'"),
+        ([{"step": "resampel"}], "expected a preparation step among correlated_noise, crop, .*, got 'resampel'"),
         ([{"stop": 3}], "expected a preparation step among .*, got None"),
         ([{"step": "gaussian", "lenght": 50.0}], "step 'gaussian' expects only the keys length, variant, weights, got lenght"),
         ([{"step": "to_vacuum", "x": 1}], "expects only the keys none, got x"),

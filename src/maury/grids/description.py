@@ -152,7 +152,7 @@ def open_described(description: GridDescription) -> Grid:
     columns = dict(description.columns) or {column: column for column in library.names}
     absent = [column for column in columns.values() if column not in table.colnames]
     if absent:
-        raise ReadError(f"{name}: expected a label {absent[0]!r}, got {', '.join(table.colnames)}; correct columns")
+        raise ReadError(f"{name}: expected a label {absent[0]!r}, got {', '.join(library.names)}; correct columns")
     units = _units(name, list(columns), description.label_units)
     try:
         values = np.column_stack([np.asarray(table[column], dtype=np.float64) for column in columns.values()])

@@ -6,7 +6,6 @@ the steps to a normalised spectrum on the instrument's pixels, and what observin
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -247,9 +246,6 @@ class BuildRecipe(Strict):
             raise RecipeError("expected model spectra, which have no errors, in [grid.library], got ivar; remove it")
         if not 0 < self.grid.wavelength[0] < self.grid.wavelength[1]:
             raise RecipeError(f"expected grid.wavelength as [start, stop] in Å, got {list(self.grid.wavelength)}; correct it")
-        for name, value in self.grid.fixed.items():
-            if not math.isfinite(value):
-                raise RecipeError(f"expected a number for grid.fixed.{name}, got {value}; correct it")
         unknown = [name for name in (*self.sampled, *self.grid.fixed) if name not in KNOWN_LABELS]
         if unknown:
             raise RecipeError(f"expected labels among {', '.join(KNOWN_LABELS)}, got {unknown[0]!r}; correct the name")
