@@ -88,7 +88,6 @@ def run_demo(folder: str | Path, progress: Progress | None = None, *, n_stars: i
     UsageError
         If the folder cannot be made.
     """
-    from maury.cli.infer import estimates_of
     from maury.read import read_files
     from maury.store import load_model
 
@@ -97,7 +96,7 @@ def run_demo(folder: str | Path, progress: Progress | None = None, *, n_stars: i
     truth = make_survey(root, model, progress, n_stars=n_stars)
     paths = [str(root / "spectra" / str(name)) for name in truth["file"]]
     read = read_files(paths, progress=None if progress is None else lambda done, total: progress("read", done, total))
-    estimates = estimates_of(model, read, paths, progress)
+    estimates = model.infer_files(read, paths, progress)
     values = np.column_stack([np.asarray(truth[name], dtype=float) for name in estimates.labels.names])
     result = DemoResult(root, estimates, values, {}, 0.0)
     _write_catalogue(model, estimates, root / "catalogue.fits")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,10 @@ from maury.fit.inferrer import (
 from maury.flags import ResultFlag
 from maury.labels import LabelSet
 from maury.prepare import Preparation
-from maury.spectra import Spectra
+from maury.spectra import Spectra, empty_meta
+
+if TYPE_CHECKING:
+    from maury.read import ReadResult
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, how much there is)."""
@@ -104,6 +108,30 @@ class Model:
             origin += [(failure.batch, row) for row in failure.rows]
         order = sorted(range(len(origin)), key=origin.__getitem__)
         return LabelEstimates.concatenate(parts)[order]
+
+    def infer_files(self, read: ReadResult, files: Sequence[str], progress: Progress | None = None) -> LabelEstimates:
+        """Labels of what :func:`maury.read_files` found; a file that could not be read keeps a row, with its reason.
+
+        Parameters
+        ----------
+        read : spectra and failures of ``files``.
+        files : as they were given to be read: the order of the rows.
+        progress : as for :meth:`infer`.
+        """
+        parts: list[LabelEstimates] = []
+        places: list[int] = []
+        position = {file: i for i, file in enumerate(files)}
+        if read.spectra:
+            parts.append(self.infer(read.spectra, progress))
+            places += [position[file] for file, batch in zip(read.files, read.spectra, strict=True) for _ in range(len(batch))]
+        if read.failures:
+            meta = empty_meta(len(read.failures))
+            meta["file"] = [Path(failure.file).name for failure in read.failures]
+            ids = [Path(failure.file).name.split(".")[0] for failure in read.failures]
+            reasons = [failure.reason for failure in read.failures]
+            parts.append(LabelEstimates.missing(self.labels, ids, reasons, meta, int(ResultFlag.UNREADABLE)))
+            places += [position[failure.file] for failure in read.failures]
+        return LabelEstimates.concatenate(parts)[np.argsort(places, kind="stable")]
 
     def infer_prepared(self, spectra: Spectra, progress: Progress | None = None) -> LabelEstimates:
         """Labels of spectra that this model's preparation has prepared.

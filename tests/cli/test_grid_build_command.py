@@ -13,28 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from build_sample import alive, driver, until, write_library
+from build_sample import LIBRARY_TOML, alive, driver, until, write_library
 from typer.testing import CliRunner
 
 from maury.cli.grid_build import build
 from maury.errors import RecipeError, UsageError
 from maury.recipes.grid_schema import builtin_grid_recipes
 
-SMALL = """
+SMALL = f"""
 name = "small"
 
 [grid]
 wavelength = [8800, 8836]
 
 [grid.library]
-file = "library.npz"
-wavelength = "wavelength"
-wavelength_unit = "Angstrom"
-medium = "vacuum"
-flux = "flux"
-labels = "labels"
-label_names = ["teff", "logg", "m_h"]
-resolving_power = 60000
+{LIBRARY_TOML}
 
 [sample]
 kind = "nodes"

@@ -28,6 +28,7 @@ LIBRARY = {
     "label_names": ["teff", "logg", "m_h"],
     "resolving_power": 60_000,
 }
+LIBRARY_TOML = "\n".join(f"{key} = {json.dumps(value)}" for key, value in LIBRARY.items())  # JSON of these values is TOML
 RECIPE: dict[str, Any] = {
     "name": "small",
     "seed": 7,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_sample import build, recipe, write_library
+from build_sample import LIBRARY_TOML, build, recipe, write_library
 
 from maury.errors import MauryError
 from maury.recipes import parse_recipe
@@ -28,14 +28,7 @@ seed = 7
 wavelength = [8800.0, 8836.0]
 
 [grid.library]
-file = "library.npz"
-wavelength = "wavelength"
-wavelength_unit = "Angstrom"
-medium = "vacuum"
-flux = "flux"
-labels = "labels"
-label_names = ["teff", "logg", "m_h"]
-resolving_power = 60000
+{LIBRARY_TOML}
 
 [sample]
 kind = "nodes"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_sample import STAR, WAVELENGTH
+from build_sample import LIBRARY, LIBRARY_TOML, STAR, WAVELENGTH
 from typer.testing import CliRunner
 
 import maury
@@ -28,19 +28,9 @@ UNITS = {"teff": "K", "logg": "dex", "m_h": "dex"}
 
 
 def content(method: str = "generator", **changes: Any) -> dict[str, Any]:
-    library = {
-        "file": "library.npz",
-        "wavelength": "wavelength",
-        "wavelength_unit": "Angstrom",
-        "medium": "vacuum",
-        "flux": "flux",
-        "labels": "labels",
-        "label_names": list(UNITS),
-        "resolving_power": 60000,
-    }
     return {
         "name": "mine",
-        "data": {"library": library, "assumed_snr": 100},
+        "data": {"library": LIBRARY, "assumed_snr": 100},
         "label": [{"name": name, "column": name, "unit": unit} for name, unit in UNITS.items()],
         "prepare": [{"step": "crop", "start": 8802, "stop": 8834}],
         "train": {"method": method, **changes.pop("train", {})},
@@ -170,21 +160,14 @@ class TestQuick:
 
 # -- tiny trainings through the command line ----------------------------------------------------------------------------------
 
-TOML = """
+TOML = f"""
 name = "tiny"
 
 [data]
 assumed_snr = 1000
 
 [data.library]
-file = "library.npz"
-wavelength = "wavelength"
-wavelength_unit = "Angstrom"
-medium = "vacuum"
-flux = "flux"
-labels = "labels"
-label_names = ["teff", "logg", "m_h"]
-resolving_power = 60000
+{LIBRARY_TOML}
 
 [[label]]
 name = "teff"

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
@@ -72,7 +70,7 @@ def infer(
             result = _with_columns(result, velocities, _VELOCITY)
         if photometry is not None:
             result = _with_columns(result, photometry, _PHOTOMETRY)
-        estimates = estimates_of(loaded, result, [str(path) for path in spectra], report)
+        estimates = loaded.infer_files(result, [str(path) for path in spectra], report)
     model_id = loaded.model_id
     provenance = run_provenance(model_file=Path(model).name, model=loaded.provenance.get("recipe", {}).get("name"))
     table = build_catalogue(estimates, model_id=model_id, provenance=provenance)
@@ -83,32 +81,6 @@ def infer(
     if not any(status.value != "not_fitted" for status in estimates.status):
         typer.echo(f"maury: nothing was fitted; the first, {estimates.ids[0]}: {estimates.reason[0]}", err=True)
         raise typer.Exit(2)
-
-
-def estimates_of(
-    model: Model, result: ReadResult, files: list[str], report: Callable[[str, int, int], None] | None
-) -> LabelEstimates:
-    """Estimates of all spectra and a row for each file that could not be read, in the order of ``files``, which were read."""
-    import numpy as np
-
-    from maury.estimates import LabelEstimates
-    from maury.flags import ResultFlag
-    from maury.spectra import empty_meta
-
-    parts: list[LabelEstimates] = []
-    places: list[int] = []
-    position = {file: i for i, file in enumerate(files)}
-    if result.spectra:
-        parts.append(model.infer(result.spectra, report))
-        places += [position[file] for file, batch in zip(result.files, result.spectra, strict=True) for _ in range(len(batch))]
-    if result.failures:
-        meta = empty_meta(len(result.failures))
-        meta["file"] = [Path(failure.file).name for failure in result.failures]
-        ids = [Path(failure.file).name.split(".")[0] for failure in result.failures]
-        reasons = [failure.reason for failure in result.failures]
-        parts.append(LabelEstimates.missing(model.labels, ids, reasons, meta, int(ResultFlag.UNREADABLE)))
-        places += [position[failure.file] for failure in result.failures]
-    return LabelEstimates.concatenate(parts)[np.argsort(places, kind="stable")]
 
 
 def _require_isochrones(model: Model) -> None:

@@ -152,18 +152,15 @@ def run_gebran2024(
     made = {"generated": generator, "generated, small": small}
     checkers = {name: train(stage) for name, stage in (("published", "checker"), ("own", "own checker"))}
     tables = tuple(_table(name, found, part, (spectra, values), made) for name, found in checkers.items())
-    fitter = Trainer(recipe, training_set, None, device, checkpoints).fitter(generator.labels, part.values)
+    trainer = Trainer(recipe, training_set)
+    inferrer = EmulatorInferrer(trainer.with_model_error(generator), trainer.fitter(generator.labels, part.values))
     region = TrainingRegion.from_training(generator.labels, part.values, hull=False)
-    model = Model(recipe.preparation, EmulatorInferrer(generator, fitter), region)
     provenance = provenance_of(recipe, training_set) | {"experiment": _plain(scores, tables)}
+    model = Model(recipe.preparation, inferrer, region, provenance=provenance)
     n_base = len(training_set) if training_set.stars is None else len(set(training_set.stars))
     counts = (len(training_set), n_base, len(test))
     remarks = learner.training.remarks
-    return Experiment(_with(model, provenance), generator, small, *counts, scores, tables, remarks, spectra, values)
-
-
-def _with(model: Model, provenance: dict[str, Any]) -> Model:
-    return Model(model.preparation, model.inferrer, model.region, provenance=provenance)
+    return Experiment(model, generator, small, *counts, scores, tables, remarks, spectra, values)
 
 
 def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

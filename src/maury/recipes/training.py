@@ -59,12 +59,12 @@ class Trainer:
             return train_inversion(part, self.device, self.checkpoints, progress)
         learner = self._learner(part, progress)
         fitter = self.fitter(learner.label_set, part.values)
-        emulator = self._with_model_error(learner.emulator(fitter))
+        emulator = self.with_model_error(learner.emulator(fitter))
         regions = self.recipe.train.regions
         inferrer: ModelInferrer = EmulatorInferrer(emulator, fitter)
         if regions is not None and isinstance(learner, CannonLearner | PayneLearner):
             kernels = kernel_weights(emulator.labels, regions.label, regions.centres, regions.width, part.values)
-            parts = tuple(self._with_model_error(learner.regional(kernel, fitter)) for kernel in kernels.T)
+            parts = tuple(self.with_model_error(learner.regional(kernel, fitter)) for kernel in kernels.T)
             inferrer = RegionalInferrer(emulator, fitter, regions.label, regions.centres, parts)
         return Trained(inferrer, learner.histories, learner.flux_error)
 
@@ -77,7 +77,8 @@ class Trainer:
             return GeneratorLearner(part, self.device, self.checkpoints, progress)
         return CannonLearner(part)
 
-    def _with_model_error(self, emulator: Emulator) -> Emulator:
+    def with_model_error(self, emulator: Emulator) -> Emulator:
+        """The emulator with what the recipe says that its training spectra lack in its covariance."""
         settings = self.recipe.train.model_error
         if settings is None:
             return emulator
