@@ -38,6 +38,8 @@ class LabelEstimates:
     reason : (n,) a sentence for the stars without estimate, else "".
     raw_values, raw_covariance : before calibration; None where nothing was calibrated.
     meta : one row per star, carried to the catalogue.
+    interval_errors : (n, K, 2) lower and upper error, label units, both >= 0; None where all errors are symmetric. ``covariance``
+        has the symmetric ones beside them.
     """
 
     labels: LabelSet
@@ -53,6 +55,7 @@ class LabelEstimates:
     meta: Table
     raw_values: FloatArray | None = None
     raw_covariance: FloatArray | None = None
+    interval_errors: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.ids), len(self.labels)
@@ -64,6 +67,8 @@ class LabelEstimates:
             "flag": (n,),
             "label_flags": (n, k),
         }
+        if self.interval_errors is not None:
+            shapes["interval_errors"] = (n, k, 2)
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise UsageError(f"expected {name} of shape {shape}, got {getattr(self, name).shape}; one row per star")
@@ -77,6 +82,11 @@ class LabelEstimates:
     def errors(self) -> FloatArray:
         """(n, K) standard deviations, label units."""
         return np.asarray(np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2)))
+
+    @property
+    def both_errors(self) -> FloatArray:
+        """(n, K, 2) lower and upper errors, label units: ``interval_errors`` or, where that is None, the symmetric ones twice."""
+        return np.repeat(self.errors[:, :, None], 2, axis=2) if self.interval_errors is None else self.interval_errors
 
     @property
     def correlation(self) -> FloatArray:
@@ -107,7 +117,7 @@ class LabelEstimates:
             return self
         index = [self.labels.index(name) for name in names]
         changes: dict[str, Any] = {"labels": self.labels.only(names)}
-        for name in ("values", "label_flags", "raw_values"):
+        for name in ("values", "label_flags", "raw_values", "interval_errors"):
             array = getattr(self, name)
             changes[name] = None if array is None else array[:, index]
         for name in ("covariance", "raw_covariance"):
@@ -137,6 +147,10 @@ class LabelEstimates:
         if part.raw_covariance is not None:
             raw_covariance = (self.covariance if raw_covariance is None else raw_covariance).copy()
             raw_covariance[:, index[:, None], index] = part.raw_covariance
+        intervals = None
+        if self.interval_errors is not None or part.interval_errors is not None:
+            intervals = self.both_errors.copy()
+            intervals[:, index] = part.both_errors
         return replace(
             self,
             values=values,
@@ -146,6 +160,7 @@ class LabelEstimates:
             meta=part.meta,
             raw_values=raw_values,
             raw_covariance=raw_covariance,
+            interval_errors=intervals,
         )
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> LabelEstimates:
@@ -157,7 +172,7 @@ class LabelEstimates:
         }
         for name in ("status", "reason"):
             changes[name] = tuple(getattr(self, name)[i] for i in positions)
-        for name in ("raw_values", "raw_covariance"):
+        for name in ("raw_values", "raw_covariance", "interval_errors"):
             array = getattr(self, name)
             changes[name] = None if array is None else array[positions]
         return replace(self, **changes)
@@ -194,11 +209,11 @@ class LabelEstimates:
         def join(name: str) -> Any:
             return np.concatenate([getattr(part, name) for part in parts])
 
-        def join_raw(raw_name: str, name: str) -> Any:
-            """The raw field, where a part was not calibrated the final one; None if no part was."""
-            if all(getattr(part, raw_name) is None for part in parts):
+        def join_or(name: str, otherwise: str) -> Any:
+            """A field that may be None, ``otherwise`` of the parts where it is; None if it is in all."""
+            if all(getattr(part, name) is None for part in parts):
                 return None
-            return np.concatenate([getattr(p, name if getattr(p, raw_name) is None else raw_name) for p in parts])
+            return np.concatenate([getattr(p, otherwise if getattr(p, name) is None else name) for p in parts])
 
         return LabelEstimates(
             first.labels,
@@ -212,6 +227,7 @@ class LabelEstimates:
             join("label_flags"),
             tuple(r for part in parts for r in part.reason),
             stack_tables([part.meta for part in parts]),
-            join_raw("raw_values", "values"),
-            join_raw("raw_covariance", "covariance"),
+            join_or("raw_values", "values"),
+            join_or("raw_covariance", "covariance"),
+            join_or("interval_errors", "both_errors"),
         )

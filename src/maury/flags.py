@@ -95,6 +95,8 @@ class ResultFlag(IntFlag):
     WRONG_DOMAIN = 1 << 14
     THIN_TRAINING = 1 << 15
     UPPER_LIMIT = 1 << 16
+    DEGENERATE_VOTES = 1 << 17
+    SYNTHETIC_GAP = 1 << 18
 
 
 RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
@@ -115,6 +117,8 @@ RESULT_FLAG_MEANING: dict[ResultFlag, str] = {
     ResultFlag.WRONG_DOMAIN: "the spectrum covers too little of the model's wavelength range",
     ResultFlag.THIN_TRAINING: "few training stars near these labels",
     ResultFlag.UPPER_LIMIT: "broadening too small to be seen: zero, with an upper limit as error (in the label's own flag alone)",
+    ResultFlag.DEGENERATE_VOTES: "fewer than two networks vote on this label, or all agree: its interval means nothing",
+    ResultFlag.SYNTHETIC_GAP: "farther from the training spectra than noise and the model's own error explain",
 }
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.assess.calibration import ErrorModel, error_model_from_config
+from maury.assess.gap import SyntheticGap, largest
 from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
 from maury.fit.inferrer import (
+    FittedInferrer,
     ModelInferrer,
     inferrer_from_arrays,
     inferrer_to_arrays,
@@ -32,6 +34,7 @@ from maury.spectra import Spectra, empty_meta
 if TYPE_CHECKING:
     from maury.read import ReadResult
 
+FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, how much there is)."""
 
@@ -48,6 +51,8 @@ class Model:
     cuts : limits that set flags.
     error_model : calibration of errors, or None to leave them formal.
     provenance : recipe, data, versions, scores: plain values for people, not for the computation.
+    gap : the training spectra, to tell how far others lie from them (sets SYNTHETIC_GAP and the meta column ``gap``); None
+        where there are too few of them, and in model files of before.
     """
 
     preparation: Preparation
@@ -56,6 +61,7 @@ class Model:
     cuts: QualityCuts = field(default_factory=QualityCuts)
     error_model: ErrorModel | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    gap: SyntheticGap | None = None
 
     @property
     def labels(self) -> LabelSet:
@@ -78,7 +84,12 @@ class Model:
         """
         return replace(self, inferrer=running_on(self.inferrer, device, workers))
 
-    def infer(self, spectra: Spectra | Sequence[Spectra], progress: Progress | None = None) -> LabelEstimates:
+    def infer(
+        self,
+        spectra: Spectra | Sequence[Spectra],
+        progress: Progress | None = None,
+        on_prepared: Callable[[Spectra], object] | None = None,
+    ) -> LabelEstimates:
         """Labels of raw spectra, one row for each, in the order given.
 
         Parameters
@@ -86,6 +97,7 @@ class Model:
         spectra : raw spectra as read, of any grids. A spectrum that can not be prepared keeps its row, with NaN labels,
             status NOT_FITTED, flag UNREADABLE and its reason.
         progress : called with ("prepare" or "fit", done, all).
+        on_prepared : called with the spectra that could be prepared, in the order of their rows, if there are any.
 
         Raises
         ------
@@ -99,6 +111,8 @@ class Model:
         parts: list[LabelEstimates] = []
         origin: list[tuple[int, int]] = []
         if prepared.spectra is not None:
+            if on_prepared is not None:
+                on_prepared(prepared.spectra)
             parts.append(self.infer_prepared(prepared.spectra, progress))
             origin += [(source.batch, source.row) for source in prepared.sources]
         for failure in prepared.failures:
@@ -109,20 +123,26 @@ class Model:
         order = sorted(range(len(origin)), key=origin.__getitem__)
         return LabelEstimates.concatenate(parts)[order]
 
-    def infer_files(self, read: ReadResult, files: Sequence[str], progress: Progress | None = None) -> LabelEstimates:
+    def infer_files(
+        self,
+        read: ReadResult,
+        files: Sequence[str],
+        progress: Progress | None = None,
+        on_prepared: Callable[[Spectra], object] | None = None,
+    ) -> LabelEstimates:
         """Labels of what :func:`maury.read_files` found; a file that could not be read keeps a row, with its reason.
 
         Parameters
         ----------
         read : spectra and failures of ``files``.
         files : as they were given to be read: the order of the rows.
-        progress : as for :meth:`infer`.
+        progress, on_prepared : as for :meth:`infer`.
         """
         parts: list[LabelEstimates] = []
         places: list[int] = []
         position = {file: i for i, file in enumerate(files)}
         if read.spectra:
-            parts.append(self.infer(read.spectra, progress))
+            parts.append(self.infer(read.spectra, progress, on_prepared))
             places += [position[file] for file, batch in zip(read.files, read.spectra, strict=True) for _ in range(len(batch))]
         if read.failures:
             meta = empty_meta(len(read.failures))
@@ -147,7 +167,54 @@ class Model:
                 f"{spectra.preparation or 'raw ones'}; call model.infer on raw spectra"
             )
         estimates = self.inferrer.infer(spectra, _stage(progress, "fit"))
-        return self.judge(estimates)
+        return self._with_gap(self.judge(estimates), spectra)
+
+    def gap_ratios(self, spectra: Spectra, estimates: LabelEstimates) -> FloatArray:
+        """(n, W) distance of prepared spectra from the training spectra, in each window of :attr:`gap`; above 1 there is a gap.
+
+        Parameters
+        ----------
+        spectra : that this model's preparation has prepared.
+        estimates : of them; a velocity that was fitted along is taken out.
+
+        Raises
+        ------
+        UsageError
+            If the model has no gap.
+        """
+        gap = self.checked_gap()
+        covariance = self.inferrer.emulator.model_covariance if isinstance(self.inferrer, FittedInferrer) else None
+        return gap.ratios(spectra, covariance, self.left_velocity(estimates))
+
+    def checked_gap(self) -> SyntheticGap:
+        """:attr:`gap`, where something needs it.
+
+        Raises
+        ------
+        UsageError
+            If the model has none.
+        """
+        if self.gap is None:
+            raise UsageError(
+                "expected a model that knows its training spectra, got one without (trained by an older maury, or on fewer than "
+                "100 spectra); train it again"
+            )
+        return self.gap
+
+    def left_velocity(self, estimates: LabelEstimates) -> FloatArray | None:
+        """(n,) km/s that were fitted along and so are still in the prepared spectra; None if this model fits none."""
+        if "delta_rv" not in estimates.labels.names or "delta_rv" in own_labels(self.inferrer).names:
+            return None
+        return estimates.values[:, estimates.labels.index("delta_rv")]
+
+    def _with_gap(self, estimates: LabelEstimates, spectra: Spectra) -> LabelEstimates:
+        """Estimates of prepared spectra with SYNTHETIC_GAP and the column ``gap``, the largest ratio over the windows."""
+        if self.gap is None:
+            return estimates
+        ratio = largest(self.gap_ratios(spectra, estimates))
+        meta = estimates.meta.copy()
+        meta["gap"] = ratio
+        return estimates.with_(meta=meta).add_flag(ratio > 1.0, int(ResultFlag.SYNTHETIC_GAP))
 
     def judge(self, estimates: LabelEstimates) -> LabelEstimates:
         """Estimates with region, cuts, velocity flag and calibrated errors applied."""
@@ -177,6 +244,9 @@ class Model:
         if self.region is not None:
             region_arrays, header["region"] = self.region.to_arrays()
             arrays |= {f"training.{name}": array for name, array in region_arrays.items()}
+        if self.gap is not None:  # no entry otherwise: models of before keep their ids
+            gap_arrays, header["gap"] = self.gap.to_arrays()
+            arrays |= {f"gap.{name}": array for name, array in gap_arrays.items()}
         return arrays, header
 
     @classmethod
@@ -185,6 +255,7 @@ class Model:
         region = None
         if header["region"] is not None:
             region = TrainingRegion.from_arrays(part_of(arrays, "training."), header["region"])
+        gap = SyntheticGap.from_arrays(part_of(arrays, "gap."), header["gap"]) if "gap" in header else None
         error_config = header["error_model"]
         return cls(
             Preparation.from_config(header["preparation"]),
@@ -193,6 +264,7 @@ class Model:
             QualityCuts(**header["cuts"]),
             None if error_config is None else error_model_from_config(error_config),
             header["provenance"],
+            gap,
         )
 
 

@@ -210,11 +210,21 @@ def test_builtin_recipes_can_be_loaded() -> None:
     """The papers' numbers of their lattices: tests/unit/test_sampling.py."""
     assert {load_build_recipe(name).name for name in builtin_grid_recipes()} == {
         "passegger2020",
+        "passegger2020-isochrones",
+        "window-8800",
+        "lamost-red",
+        "rvs-windows",
         "masbuitrago2024",
         "synspec-rvs",
         "gebran2024",
         "gaia-rvs",
     }
+
+
+def test_the_recipe_with_isochrones_is_the_other_one_and_a_constraint() -> None:
+    """A recipe cannot refer to another one: the copy must not drift."""
+    whole, constrained = (load_build_recipe(name).model_dump() for name in ("passegger2020", "passegger2020-isochrones"))
+    assert {key for key in whole if whole[key] != constrained[key]} == {"name", "description", "constraint"}
 
 
 # -- training from it ---------------------------------------------------------------------------------------------------------

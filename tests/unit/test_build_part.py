@@ -13,8 +13,11 @@ import pytest
 from build_sample import LIBRARY_TOML, build, recipe, write_library
 
 from maury.errors import MauryError
+from maury.prepare import vacuum_to_air
 from maury.recipes import parse_recipe
+from maury.recipes.build_part import for_window
 from maury.recipes.dataset import load_training_set
+from maury.recipes.grid_schema import load_build_recipe
 from maury.recipes.run import run_recipe
 from maury.train.splits import k_folds
 
@@ -105,6 +108,47 @@ class TestWhatItHolds:
     def test_parts_that_are_built_are_not_validated_unless_said(self, root: Path) -> None:
         assert not loaded(root, data={"only": 6}).validated.any()
         assert loaded(root, data={"only": 6, "validated": True}).validated.all()
+
+
+class TestOneWindow:
+    """``build_window``: other pixels than the grid recipe's own, and neither crop nor GISIC of it."""
+
+    GISIC = GRID + '[[prepare]]\nstep = "gisic"\n\n[[prepare]]\nstep = "crop"\nstart = 8810\nstop = 8820\n'
+
+    def test_it_is_the_build_of_that_range(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "gisic.toml").write_text(self.GISIC, encoding="utf-8")
+        changed = {"data": {"build": str(tmp_path / "gisic.toml"), "build_window": [8805, 8830, 0.25]}}
+        found = load_training_set(parse_recipe(content("") | changed, "test"), root)
+        sample = {"kind": "nodes", "copies": COPIES, "ranges": {"vsini": [0, 10]}}
+        steps = [{"step": "resample", "start": 8805, "stop": 8830, "spacing": 0.25}]
+        expected = build(root, tmp_path / "t.npz", recipe(augment={}, sample=sample, prepare=steps))
+        # built from fewer model pixels, whose convolutions round differently
+        np.testing.assert_allclose(found.spectra.wavelength, expected["wavelength"])
+        np.testing.assert_allclose(found.spectra.flux, expected["flux"], rtol=1e-5)
+        np.testing.assert_array_equal(found.values, expected["labels"][:, :3])
+
+    def test_margins_are_the_recipes_own_in_the_grids_medium(self) -> None:
+        """gaia-rvs: a library in air, pixels in vacuum; 8457 Å in air are 8459.32 in vacuum, 0.68 below its first pixel."""
+        made = for_window(load_build_recipe("gaia-rvs"), (8500.0, 8600.0, 0.2), "air")
+        assert made.prepare == ({"step": "to_vacuum"}, {"step": "resample", "start": 8500.0, "stop": 8600.0, "spacing": 0.2})
+        ends = vacuum_to_air(np.array([8500.0 - 0.68, 8599.8 + 0.90]))
+        np.testing.assert_allclose(made.grid.wavelength, ends, atol=0.01)
+
+    def test_margins_hold_a_pixel_at_least(self) -> None:
+        made = for_window(load_build_recipe("passegger2020"), (8485.0, 8530.0, 0.5), "vacuum")
+        np.testing.assert_allclose(made.grid.wavelength, [8484.5, 8530.0])
+
+    def test_a_recipe_without_resample_is_refused(self) -> None:
+        with pytest.raises(MauryError, match=r"expected a step resample in the grid recipe small, .* got none; add one"):
+            for_window(recipe(prepare=[{"step": "gisic"}], augment={}), (8805.0, 8830.0, 0.25), "vacuum")
+
+    def test_an_impossible_window_is_refused(self) -> None:
+        with pytest.raises(MauryError, match=r"expected 0 < start < stop in Å, got start 8830.0 and stop 8805.0"):
+            for_window(recipe(), (8830.0, 8805.0, 0.25), "vacuum")
+
+    def test_a_window_that_the_library_does_not_hold_is_refused(self, root: Path) -> None:
+        with pytest.raises(MauryError, match=r"expected a grid that covers 8837\.38 to 8852\.87 Å"):
+            loaded(root, data={"build_window": [8840, 8850, 0.25]})
 
 
 class TestStars:

@@ -11,7 +11,8 @@ from astropy.table import MaskedColumn
 from catalogue_sample import sample_estimates
 
 from maury.catalogue import build_catalogue, run_provenance
-from maury.catalogue.columns import all_meanings
+from maury.catalogue.columns import all_meanings, vote_meaning
+from maury.catalogue.estimates import estimates_from_catalogue
 from maury.errors import UsageError
 from maury.flags import ResultFlag
 from maury.labels import KNOWN_LABELS
@@ -68,6 +69,35 @@ def test_values() -> None:
     assert table["flag"].dtype.kind == table["n_pixels"].dtype.kind == "i"
 
 
+def test_lower_and_upper_errors_stand_behind_the_error() -> None:
+    estimates = sample_estimates()
+    intervals = estimates.errors[:, :, None] * np.array([0.5, 2.0])
+    intervals[3] = 1.0  # an error of a missing value is missing too
+    table = build_catalogue(estimates.with_(interval_errors=intervals), model_id="abc")
+    assert table.colnames[2:10] == [
+        *("teff", "e_teff", "e_teff_lo", "e_teff_up"),
+        *("logg", "e_logg", "e_logg_lo", "e_logg_up"),
+    ]
+    assert (table["e_teff_lo"][0], table["e_teff_up"][0]) == (25.0, 100.0)
+    assert np.isnan(table["e_teff_up"][2:]).all()
+    assert (str(table["e_teff_lo"].unit), str(table["e_logg_up"].unit)) == ("K", "dex")
+    assert table["e_radius_lo"].meta["ucd"] == "stat.error;phys.size.radius;stat.min"
+    assert table["e_radius_up"].description == "upper error of radius, positive"
+    assert not [name for name in table.colnames if name.startswith("e_raw") and name.endswith(("_lo", "_up"))]
+
+
+def test_they_come_back_as_estimates() -> None:
+    estimates = sample_estimates()
+    intervals = estimates.errors[:, :, None] * np.array([0.5, 2.0])
+    table = build_catalogue(estimates.with_(interval_errors=intervals), model_id="abc")
+    np.testing.assert_array_equal(estimates_from_catalogue(table).interval_errors, intervals)
+    table.remove_column("e_teff_lo")
+    found = estimates_from_catalogue(table)
+    np.testing.assert_array_equal(found.both_errors[:, 0], np.repeat(estimates.errors[:, :1], 2, axis=1))
+    np.testing.assert_array_equal(found.both_errors[:, 1:], intervals[:, 1:])
+    assert estimates_from_catalogue(build_catalogue(estimates, model_id="abc")).interval_errors is None
+
+
 def test_every_column_has_a_sentence_and_numbers_a_unit_and_ucd() -> None:
     table = build_catalogue(sample_estimates(), model_id="abc")
     for name in OWN:
@@ -78,7 +108,8 @@ def test_every_column_has_a_sentence_and_numbers_a_unit_and_ucd() -> None:
 
 
 def test_all_sentences_are_short_ascii_and_all_ucds_are_of_the_ivoa_list() -> None:
-    for meaning in all_meanings(tuple(KNOWN_LABELS.values())):
+    labels = tuple(KNOWN_LABELS.values())
+    for meaning in (*all_meanings(labels), *map(vote_meaning, labels)):
         assert meaning.description.isascii()
         assert len(meaning.description) <= 68, meaning
         assert not meaning.ucd or check_ucd(meaning.ucd, check_controlled_vocabulary=True), meaning

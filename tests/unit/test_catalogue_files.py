@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable, Table
-from catalogue_sample import sample_estimates
+from catalogue_sample import LABELS, sample_estimates
 
 from maury.catalogue import build_catalogue, describe_catalogue, read_catalogue, run_provenance, write_catalogue
+from maury.catalogue.votes_file import build_votes, check_votes_name
 from maury.errors import CatalogueError, UsageError
 
 WITH_UNITS = ["x.fits", "x.FITS", "x.fits.gz", "x.vot", "x.xml", "x.votable", "x.parquet", "x.ecsv"]
@@ -49,6 +50,21 @@ def test_round_trip(tmp_path: Path, table: Table, name: str) -> None:
         assert got[column].meta == table[column].meta, column
     assert got.meta == table.meta
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", [*WITH_UNITS, "x.csv"])
+def test_lower_and_upper_errors(tmp_path: Path, name: str) -> None:
+    estimates = sample_estimates()
+    uneven = estimates.with_(interval_errors=estimates.errors[:, :, None] * np.array([0.5, 2.0]))
+    table = build_catalogue(uneven, model_id="a")
+    write_catalogue(table, tmp_path / name)
+    got = read_catalogue(tmp_path / name)
+    assert_same(got, table, text=False)
+    for column in ("e_teff_lo", "e_teff_up", "e_logg_lo", "e_radius_up"):
+        assert (got[column].unit, got[column].description) == (table[column].unit, table[column].description)
+        assert got[column].meta == table[column].meta
+    columns = [column["name"] for column in describe_catalogue(tmp_path / name)["columns"]]
+    assert columns[2:6] == ["teff", "e_teff", "e_teff_lo", "e_teff_up"]
 
 
 def test_fits_text_is_ascii_and_otherwise_whole(tmp_path: Path, table: Table) -> None:
@@ -123,6 +139,66 @@ def test_many_rows_and_none(tmp_path: Path) -> None:
             got = read_catalogue(tmp_path / name)
             assert len(got) == n, name
             assert got.colnames == table.colnames
+
+
+# -- votes of networks --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def votes(table: Table) -> Table:
+    """Three networks vote on teff, two on logg, one on radius; the third star never reached them."""
+    values = [np.array([[5000.0, 5100.5, np.nan]] * 3), np.array([[4.25, 4.5]] * 3), np.ones((3, 1))]
+    networks = [("a", "b#0", "b#1"), ("c", "b#0"), ("d",)]
+    return build_votes(table, LABELS, values, networks, np.array([0, 1, 3]))
+
+
+@pytest.mark.parametrize("name", ["x.fits", "x.fits.gz", "x.vot", "x.ecsv"])
+def test_astropy_reads_votes_without_a_warning(tmp_path: Path, votes: Table, name: str) -> None:
+    write_catalogue(votes, tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = Table.read(tmp_path / name)
+    assert got.colnames == ["file", "id", "vote_teff", "vote_logg", "vote_radius"]
+    for column, unit in (("vote_teff", "K"), ("vote_logg", "dex"), ("vote_radius", "solRad")):
+        found = np.ma.filled(np.ma.MaskedArray(got[column]), np.nan).reshape(4, -1)
+        np.testing.assert_array_equal(found, np.asarray(votes[column]))
+        assert str(got[column].unit) == unit
+        assert got[column].description == votes[column].description
+        assert found.dtype.kind == "f"
+    assert np.isnan(np.asarray(votes["vote_logg"])[2]).all()
+
+
+def test_the_networks_names_are_in_the_file(tmp_path: Path, votes: Table) -> None:
+    networks = {"teff": ["a", "b#0", "b#1"], "logg": ["c", "b#0"], "radius": ["d"]}
+    for name in ("x.fits", "x.vot", "x.ecsv"):
+        write_catalogue(votes, tmp_path / name)
+    with fits.open(tmp_path / "x.fits", checksum=True) as hdus:
+        hdus.verify("exception")
+        header = hdus[1].header
+    assert header["EXTNAME"] == "VOTES"
+    assert "vote_logg 2: b#0" in [str(line) for line in header["COMMENT"]]
+    assert json.loads(header["MAURYCAT"])["networks"] == networks
+    assert dict(Table.read(tmp_path / "x.ecsv").meta["networks"]) == networks
+    assert "vote_teff 3: b#1" in (tmp_path / "x.vot").read_bytes().decode("utf-8", "replace")
+
+
+def test_votes_in_parquet(tmp_path: Path, votes: Table) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_catalogue(votes, tmp_path / "x.parquet")
+    content = parquet.read_table(tmp_path / "x.parquet")
+    assert content["vote_logg"].to_pylist()[:2] == [[4.25, 4.5], [4.25, 4.5]]
+    assert content.schema.field("vote_logg").metadata[b"unit"] == b"dex"
+    assert json.loads(content.schema.metadata[b"maury_catalogue"])["networks"]["radius"] == ["d"]
+
+
+def test_votes_that_cannot_be(tmp_path: Path, table: Table, votes: Table) -> None:
+    with pytest.raises(CatalogueError, match=r"expected a name for votes ending in .*, got x.csv; CSV has no vectors"):
+        check_votes_name("x.csv")
+    with pytest.raises(UsageError, match=r"expected votes of shapes \[\(1, 2\)\] on 3 labels, got \[\(1, 3\)\]; give those"):
+        build_votes(table, LABELS, [np.zeros((1, 3))], [("a", "b")], np.array([0]))
+    write_catalogue(votes, tmp_path / "x.fits")
+    with pytest.raises(CatalogueError, match="expected a catalogue of maury, got another table"):
+        read_catalogue(tmp_path / "x.fits")
 
 
 # -- what cannot be ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from maury.assess.calibration import ErrorInflation, with_errors
 from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
+from maury.assess.visits import combine_visits
 from maury.emulate.cannon import train_cannon
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
@@ -159,6 +160,69 @@ class TestMerged:
         whole.merged(with_errors(part.with_(values=part.values + 1), 2 * part.errors))
         for kept, now in zip(before, (whole.values, whole.covariance, whole.label_flags), strict=True):
             np.testing.assert_array_equal(kept, now)
+
+
+class TestIntervalErrors:
+    """Lower and upper errors go wherever the symmetric ones go."""
+
+    NAMES = ("teff", "logg", "fe_h")
+
+    def uneven(self) -> LabelEstimates:
+        """Lower errors half, upper errors twice the symmetric ones."""
+        whole = estimates()
+        return whole.with_(interval_errors=whole.errors[:, :, None] * np.array([0.5, 2.0]))
+
+    def test_shape_is_checked(self) -> None:
+        with pytest.raises(UsageError, match=r"expected interval_errors of shape \(6, 4, 2\), got \(6, 4\); one row per star"):
+            estimates().with_(interval_errors=np.zeros((N, 4)))
+
+    def test_labels_and_rows(self) -> None:
+        whole = self.uneven()
+        assert whole.interval_errors is not None
+        np.testing.assert_array_equal(whole.only(["fe_h", "teff"]).interval_errors, whole.interval_errors[:, [2, 0]])
+        np.testing.assert_array_equal(whole[[3, 1]].interval_errors, whole.interval_errors[[3, 1]])
+        assert estimates().only(["logg"])[1:].interval_errors is None
+
+    def test_parts_without_get_the_symmetric_ones(self) -> None:
+        whole = self.uneven()
+        missing = LabelEstimates.missing(whole.labels, ["x"], ["unreadable"], empty_meta(1), 1)
+        joined = LabelEstimates.concatenate([whole, estimates(), missing])
+        assert joined.interval_errors is not None
+        np.testing.assert_array_equal(joined.interval_errors[:N], whole.interval_errors)
+        np.testing.assert_array_equal(joined.interval_errors[N : 2 * N, :, 0], estimates().errors)
+        np.testing.assert_array_equal(joined.interval_errors[N : 2 * N, :, 1], estimates().errors)
+        assert np.isnan(joined.interval_errors[-1]).all()
+        assert LabelEstimates.concatenate([estimates(), missing]).interval_errors is None
+
+    def test_an_error_model_scales_them_as_the_symmetric_ones(self) -> None:
+        """Through Model.judge's way: a part with new errors, merged; the other label keeps its interval."""
+        whole = self.uneven()
+        part = whole.only(self.NAMES)
+        merged = whole.merged(with_errors(part, part.errors * np.array([2.0, 0.5, 3.0])))
+        assert merged.interval_errors is not None
+        np.testing.assert_allclose(merged.interval_errors[:, :, 0], 0.5 * merged.errors, rtol=1e-12)
+        np.testing.assert_allclose(merged.interval_errors[:, :, 1], 2.0 * merged.errors, rtol=1e-12)
+        np.testing.assert_array_equal(merged.interval_errors[:, 3], self.uneven().both_errors[:, 3])
+
+    def test_a_part_brings_the_first(self) -> None:
+        part = self.uneven().only(["logg"])
+        merged = estimates().merged(part)
+        assert merged.interval_errors is not None
+        np.testing.assert_array_equal(merged.interval_errors[:, 1], part.both_errors[:, 0])
+        np.testing.assert_array_equal(merged.interval_errors[:, 0], estimates().both_errors[:, 0])
+
+    def test_visits_of_a_star_have_symmetric_errors(self) -> None:
+        """The spread of visits, from which a star's error is made, has no sides."""
+        assert combine_visits(self.uneven(), ["a", "a", "b", "b", "b", "c"]).interval_errors is None
+
+    def test_an_interval_without_width_becomes_the_calibrated_error(self) -> None:
+        """All networks agree: their interval has nothing that could be scaled."""
+        whole = self.uneven().only(["teff"])
+        agreed = whole.with_(covariance=0.0 * whole.covariance, interval_errors=0.0 * whole.both_errors)
+        calibrated = with_errors(agreed, np.full((N, 1), 70.0))
+        assert calibrated.interval_errors is not None
+        np.testing.assert_array_equal(calibrated.interval_errors[:-1], np.full((N - 1, 1, 2), 70.0))
+        assert np.isnan(calibrated.interval_errors[-1]).all()  # the star without estimate
 
 
 class TestJudge:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from maury.errors import UsageError
 from maury.grids import AnalyticSpectra
-from maury.prepare import Gisic
+from maury.prepare import Gisic, PolynomialContinuum, Preparation
 from maury.prepare.gisic import _ends, bulges, second_derivative
 from maury.spectra import Spectra
 
@@ -152,6 +152,61 @@ class TestPitfalls:
         np.testing.assert_allclose(holed, whole, rtol=0.03)  # a stretch of 31 pixels lost a third of them
         other = Gisic().continuum(spectra(np.where(ivar > 0, flux, -7.0), ivar))
         np.testing.assert_array_equal(holed, other)
+
+
+class TestWindows:
+    """Stretches of a grid with gaps, each normalised by itself."""
+
+    GRIDS = (np.arange(8485.0, 8500.0, 0.02), np.arange(8800.0, 8835.0, 0.05))
+
+    def test_each_is_what_it_is_alone(self) -> None:
+        alone = [spectra(STAR.flux(grid, LABELS), wavelength=grid) for grid in self.GRIDS]
+        both = spectra(np.hstack([one.flux for one in alone]), wavelength=np.concatenate(self.GRIDS))
+        for step in (Gisic(), Gisic(smoothing=0.01)):
+            np.testing.assert_array_equal(step(both).flux, np.hstack([step(one).flux for one in alone]))
+
+    def test_the_level_of_one_does_not_touch_the_other(self) -> None:
+        """Orders of a spectrograph whose blaze is not removed differ in level, by whatever factor."""
+        flux = np.hstack([STAR.flux(grid, LABELS) for grid in self.GRIDS])
+        first = np.arange(flux.shape[1]) < self.GRIDS[0].size
+        one, other = (
+            Gisic()(spectra(flux * np.where(first, k, 1.0), wavelength=np.concatenate(self.GRIDS))) for k in (1.0, 64.0)
+        )
+        np.testing.assert_array_equal(one.flux, other.flux)
+
+    def test_one_without_good_pixels_is_masked_alone(self) -> None:
+        wavelength = np.concatenate(self.GRIDS)
+        ivar = np.full((4, wavelength.size), 1e4)
+        ivar[1, : self.GRIDS[0].size] = 0.0
+        out = Gisic()(spectra(np.hstack([STAR.flux(grid, LABELS) for grid in self.GRIDS]), ivar, wavelength))
+        assert (out.ivar > 0).all(axis=1).tolist() == [True, False, True, True]
+        np.testing.assert_array_equal(out.ivar[1] > 0, wavelength > 8600)
+
+    def test_the_polynomial_envelope_likewise_if_asked(self) -> None:
+        alone = [spectra(STAR.flux(grid, LABELS), wavelength=grid) for grid in self.GRIDS]
+        both = spectra(np.hstack([one.flux for one in alone]), wavelength=np.concatenate(self.GRIDS))
+        step = PolynomialContinuum(degree=2, each_window=True)
+        # weights are sums over the same pixels, but one matrix product is not bit by bit the other
+        np.testing.assert_allclose(step(both).flux, np.hstack([step(one).flux for one in alone]), rtol=1e-12)
+        assert np.abs(PolynomialContinuum(degree=2)(both).flux - step(both).flux).max() > 0.01
+        assert not {"each_window", "weights"} & set(PolynomialContinuum().to_config())  # fingerprints of models from before
+        assert Preparation.from_config([step.to_config()]).steps[0] == step
+
+    def test_an_envelope_of_uniform_weights_does_not_depend_on_the_errors(self) -> None:
+        """Errors that are a constant part of the flux make the cores of lines count most, and the envelope go through them."""
+        wavelength = np.arange(8480.0, 8535.0, 0.01)
+        flux = 1 - 0.95 * np.exp(-0.5 * ((wavelength % 11 - 5) / 0.7) ** 2)[None]
+        even, proportional = spectra(flux, 1e6, wavelength), spectra(flux, 1e6 / flux**2, wavelength)
+        step = PolynomialContinuum(degree=2, weights="uniform")
+        np.testing.assert_array_equal(step(even).flux, step(proportional).flux)
+        np.testing.assert_allclose(step(even).flux, flux, atol=0.01)
+        assert np.median(PolynomialContinuum(degree=2)(proportional).flux) > 1.5
+
+    def test_a_pixel_between_two_gaps_is_its_own_continuum(self) -> None:
+        wavelength = np.concatenate([self.GRIDS[0], [8600.0], self.GRIDS[1]])
+        flux = STAR.flux(wavelength, LABELS)
+        continuum = Gisic().continuum(spectra(flux, wavelength=wavelength))
+        np.testing.assert_array_equal(continuum[:, self.GRIDS[0].size], flux[:, self.GRIDS[0].size])
 
 
 def test_bulges_are_the_lowest_points_of_inner_runs_only() -> None:

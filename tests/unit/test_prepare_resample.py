@@ -9,8 +9,8 @@ from scipy.special import ndtr
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.errors import UsageError
 from maury.flags import PixelFlag
-from maury.prepare import Resample
-from maury.prepare.grid import pixel_edges
+from maury.prepare import Degrade, Preparation, Resample
+from maury.prepare.grid import pixel_edges, window_edges, windows_of
 from maury.spectra import Spectra, empty_meta
 
 
@@ -238,3 +238,101 @@ def test_wrong_use_is_said():
     ):
         with pytest.raises(UsageError, match=text):
             Resample(**bad)
+
+
+WINDOWS = ((5010.0, 5030.0, 0.7), (5030.8, 5045.0, 0.5), (5060.0, 5090.0, 2.0))
+"""The first two stand half an Å apart: less than pixels of one spacing would be taken for a gap."""
+
+
+class TestWindows:
+    @pytest.mark.parametrize("method", ["conserving", "linear"])
+    @pytest.mark.parametrize("variance", ["information", "marginal"])
+    def test_each_is_what_it_is_alone(self, method, variance):
+        rng = np.random.default_rng(6)
+        wavelength = np.arange(5000.0, 5100.0, 0.3)
+        flux, ivar = rng.normal(1, 0.3, (3, wavelength.size)), rng.uniform(0, 2, (3, wavelength.size))
+        mask = np.where(rng.random(flux.shape) < 0.1, np.uint32(PixelFlag.BRIGHT_SKY), np.uint32(0))
+        spectra = _spectra(wavelength, flux, ivar, rv=[-90.0, 0.0, 55.0], mask=mask)
+        step = Resample(windows=WINDOWS, method=method, variance=variance)
+        out = step(spectra)
+        # alone by their very numbers: rounding of the edges apart, nothing may differ
+        alone = [Resample(start=a, stop=b, spacing=s, method=method, variance=variance)(spectra) for a, b, s in WINDOWS]
+        np.testing.assert_array_equal(out.wavelength, np.concatenate([one.wavelength for one in alone]))
+        for name in ("flux", "ivar"):
+            np.testing.assert_allclose(
+                getattr(out, name), np.hstack([getattr(one, name) for one in alone]), rtol=1e-9, atol=1e-12
+            )
+        np.testing.assert_array_equal(out.mask, np.hstack([one.mask for one in alone]))
+
+    def test_what_lies_between_has_no_part(self):
+        wavelength = np.arange(5000.0, 5100.0, 0.1)
+        between = (wavelength > 5031) & (wavelength < 5059)
+        step = Resample(windows=(WINDOWS[0], WINDOWS[2]))
+        one, other = (step(_spectra(wavelength, np.where(between, level, 1.0), frame="rest")) for level in (1.0, 1e6))
+        np.testing.assert_array_equal(one.flux, other.flux)
+
+    def test_windows_that_touch_have_no_bin_between(self):
+        grids = [(np.arange(5000.0, 5010.0), 1.0), (np.arange(5010.0, 5020.0), 1.0), (np.arange(5030.0, 5034.0), 1.0)]
+        found = window_edges(grids)
+        np.testing.assert_allclose(found.edges, np.r_[4999.5:5020.5, 5029.5:5034.5])
+        np.testing.assert_array_equal(found.bin_of_pixel, np.r_[0:20, 21:25])
+
+    def test_a_spectrum_in_a_gap_is_refused(self):
+        with pytest.raises(UsageError, match="expected spectra that overlap"):
+            Resample(windows=(WINDOWS[0], WINDOWS[2]))(_spectra(np.arange(5035.0, 5055.0), np.ones((1, 20)), frame="rest"))
+
+    def test_configurations_without_windows_are_as_they_were(self):
+        """The fingerprint that models of these steps were saved with before there were windows."""
+        assert "windows" not in Resample().to_config()
+        assert Preparation((Resample(start=4500, stop=7500, spacing=1),)).fingerprint == "6f2595261774e1dc"
+        config = Resample(windows=WINDOWS).to_config()
+        assert config["windows"] == [list(window) for window in WINDOWS]
+        assert Preparation.from_config([config]).steps[0] == Resample(windows=WINDOWS)
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            (
+                {"windows": WINDOWS[::-1]},
+                "windows that increase and do not overlap, got one whose pixels end at 5089 Å and the next",
+            ),
+            ({"windows": ((5000.0, 5010.0, 1.0), (5009.0, 5020.0, 1.0))}, "end at 5009.5 Å and the next from 5008.5 Å; sort"),
+            ({"windows": ((5000.0, 5001.0, 1.0),)}, r"at least two pixels, got \(5000.0, 5001.0, 1.0\); correct it"),
+            ({"windows": ((5000.0, 5010.0, -1.0),)}, "0 < start < stop and at least two pixels"),
+            ({"windows": WINDOWS, "log_spacing": 1e-4}, "expected windows alone"),
+        ],
+    )
+    def test_impossible_ones(self, settings, words):
+        with pytest.raises(UsageError, match=words):
+            Resample(**settings)
+
+    def test_a_degraded_grid_of_windows_loses_their_ends_alone(self):
+        """No kernel reaches across a gap: inside a window the pixels are those of a grid without gaps."""
+        wavelength = np.arange(5000.0, 5100.0, 0.1)
+        flux = 1 - 0.5 * np.exp(-0.5 * ((wavelength - 5075) / 0.4) ** 2)
+        spectra = _spectra(wavelength, flux, frame="rest")
+        windows = Resample(windows=((5010.0, 5030.0, 0.1), (5060.0, 5090.0, 0.1)))(spectra)
+        degrade = Degrade(fwhm=2.0, native_fwhm=0.1)
+        out, whole = degrade(windows), degrade(spectra)
+        good = out.ivar[0] > 0
+        low, high = (out.wavelength[good & (out.wavelength < 5040)], out.wavelength[good & (out.wavelength > 5040)])
+        # 2 % of a Gaussian of FWHM 2 Å lie 1.75 Å from its centre, with half a pixel less
+        np.testing.assert_allclose([low[0], low[-1], high[0], high[-1]], [5011.7, 5028.2, 5061.7, 5088.2], atol=0.11)
+        same = np.isclose(wavelength[:, None], out.wavelength[good]).any(axis=1)
+        np.testing.assert_allclose(out.flux[0, good], whole.flux[0, same], atol=2e-3)  # up to 2 % of a kernel is missing
+
+
+class TestStretchesOfAGrid:
+    @pytest.mark.parametrize(
+        ("parts", "sizes"),
+        [
+            ([np.arange(5000.0, 5100.0)], [100]),
+            ([np.arange(5000.0, 5100.0), np.arange(5103.0, 5200.0)], [100, 97]),  # three pixels are missing
+            ([np.arange(5000.0, 5100.0), np.arange(5102.0, 5200.0)], [198]),  # two are
+            ([np.arange(9990.0, 10000.0, 0.01), np.arange(10000.0, 10010.0, 0.02)], [1500]),  # PHOENIX changes its step
+            ([np.arange(5000.0, 5050.0), [5070.0], np.arange(5090.0, 5100.0)], [50, 1, 10]),
+            ([10 ** np.arange(3.6, 3.9, 1e-4)], [3000]),
+        ],
+    )
+    def test_gaps(self, parts, sizes):
+        assert [i.stop - i.start for i in windows_of(np.concatenate(parts))] == sizes

@@ -215,7 +215,8 @@ def galgano2020_error_model(variant: Variant = "corrected") -> SnrErrorModel:
 def with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
     """Estimates with standard errors ``sigma`` (n, K) and the correlations they had; NaN sigma keeps a star's formal errors.
 
-    A label without usable formal error has no correlations: its covariances become 0.
+    A label without usable formal error has no correlations: its covariances become 0. Lower and upper errors are scaled as the
+    standard error of their label is; where that was not usable they become sigma.
     """
     formal = estimates.errors
     known = np.isfinite(sigma).all(axis=1, keepdims=True) & np.isfinite(estimates.values)
@@ -226,7 +227,11 @@ def with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
     scaled[:, diagonal, diagonal] = sigma**2
     covariance = np.where(known[:, :, None] & known[:, None, :], scaled, estimates.covariance)
     raw = estimates.covariance if estimates.raw_covariance is None else estimates.raw_covariance
-    return estimates.with_(covariance=covariance, raw_covariance=raw)
+    intervals = estimates.interval_errors
+    if intervals is not None:
+        scaled_intervals = np.where(usable[:, :, None], intervals * ratio[:, :, None], sigma[:, :, None])
+        intervals = np.where(known[:, :, None], scaled_intervals, intervals)
+    return estimates.with_(covariance=covariance, raw_covariance=raw, interval_errors=intervals)
 
 
 def snr_of(estimates: LabelEstimates, snr: ArrayLike | None, column: str) -> FloatArray:

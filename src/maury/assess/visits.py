@@ -130,7 +130,8 @@ def combine_visits(estimates: LabelEstimates, groups: Sequence[str], method: Com
     Estimates whose ``ids`` are the stars. Visits with a bit of :data:`DOUBTFUL_VISIT` are left out where the star has better
     ones. ``flag`` and ``label_flags`` are the union over the visits used, ``chi2`` and ``n_pixels`` their sums; meta holds
     ``file`` (joined by "|"), ``snr`` (root of the sum of squares), ``n_visits`` (used) and ``n_visits_all``. A star without
-    any measured visit keeps its row, NaN, with the reason of its first visit. Values before calibration are not kept.
+    any measured visit keeps its row, NaN, with the reason of its first visit. Values before calibration,
+    and lower and upper errors, are not kept.
 
     Raises
     ------
@@ -180,6 +181,7 @@ def _combined(name: str, visits: LabelEstimates, method: CombineMethod) -> Label
         reason=("",),
         raw_values=None,
         raw_covariance=None,
+        interval_errors=None,
     )
 
 

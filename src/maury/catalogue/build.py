@@ -19,6 +19,7 @@ from maury.catalogue.columns import (
     ascii_text,
     correlation_meaning,
     flag_meaning,
+    interval_meanings,
     label_meanings,
 )
 from maury.errors import UsageError
@@ -109,13 +110,18 @@ def _raw_values(estimates: LabelEstimates) -> Pairs:
 
 
 def _values(estimates: LabelEstimates, values: NDArray[Any], covariance: NDArray[Any], *, raw: bool) -> Pairs:
-    """Value and error of each label; the error of a missing value is missing too."""
+    """Value and error of each label, and lower and upper error where they differ; the error of a missing value is missing too."""
+    intervals = None if raw else estimates.interval_errors
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     errors = np.sqrt(np.where(np.isfinite(values) & (variance >= 0), variance, np.nan))
     for k, label in enumerate(estimates.labels.labels):
         value_meaning, error_meaning = label_meanings(label, raw=raw)
         yield value_meaning, values[:, k]
         yield error_meaning, errors[:, k]
+        if intervals is not None:
+            known = np.isfinite(values[:, k])
+            for side, meaning in enumerate(interval_meanings(label)):
+                yield meaning, np.where(known, intervals[:, k, side], np.nan)
 
 
 def _column(meaning: ColumnMeaning, data: NDArray[Any]) -> Column:

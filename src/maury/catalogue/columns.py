@@ -53,6 +53,7 @@ EXTRA: dict[str, ColumnMeaning] = _by_name(
     ColumnMeaning("fwhm", "width (FWHM) of the line-spread function as read", "Angstrom", "spect.resolution"),
     ColumnMeaning("z", "redshift in the spectrum's header", ucd="src.redshift"),
     ColumnMeaning("snr_sum", "sum of the signal-to-noise ratios of the bands u, g, r, i, z", ucd="stat.snr"),
+    ColumnMeaning("gap", "distance from the training spectra over its 99% limit, noise removed", ucd="stat.value"),
     *(ColumnMeaning(f"snr_{band}", f"signal-to-noise in the {band} band", ucd="stat.snr") for band in "ugriz"),
 )
 """What is known of columns that readers put into ``Spectra.meta`` beyond the fixed ones."""
@@ -74,6 +75,23 @@ def label_meanings(label: Label, *, raw: bool = False) -> tuple[ColumnMeaning, C
     )
 
 
+def interval_meanings(label: Label) -> tuple[ColumnMeaning, ColumnMeaning]:
+    """The columns ``e_teff_lo`` and ``e_teff_up`` of errors that are not symmetric."""
+    unit_word = " (dex)" if label.unit == "dex" else ""
+
+    def meaning(ending: str, side: str, ucd: str) -> ColumnMeaning:
+        words = ";".join(word for word in ("stat.error", label.ucd, ucd) if word)
+        return ColumnMeaning(f"e_{label.name}_{ending}", f"{side} error of {label.name}, positive{unit_word}", label.unit, words)
+
+    return meaning("lo", "lower", "stat.min"), meaning("up", "upper", "stat.max")
+
+
+def vote_meaning(label: Label) -> ColumnMeaning:
+    """The column ``vote_teff`` of a file of votes."""
+    unit_word = " (dex)" if label.unit == "dex" else ""
+    return ColumnMeaning(f"vote_{label.name}", f"votes on {label.name}, one per network{unit_word}", label.unit, label.ucd)
+
+
 def correlation_meaning(first: Label, second: Label) -> ColumnMeaning:
     """The column ``rho_teff_logg``."""
     ucd = ";".join(["stat.correlation", *(u for u in dict.fromkeys((first.ucd, second.ucd)) if u)])
@@ -93,6 +111,7 @@ def all_meanings(labels: tuple[Label, ...]) -> Iterator[ColumnMeaning]:
     yield from EXTRA.values()
     for label in labels:
         yield from label_meanings(label)
+        yield from interval_meanings(label)
         yield from label_meanings(label, raw=True)
         yield flag_meaning(label)
     for first, second in combinations(labels, 2):

@@ -55,6 +55,7 @@ def estimates_from_catalogue(table: Table) -> LabelEstimates:
         np.column_stack([np.asarray(table[f"flag_{name}"], dtype=np.int64) for name in names]),
         tuple(str(entry) for entry in table["reason"]),
         table.copy(copy_data=False),
+        interval_errors=_intervals(table, names, errors),
     )
 
 
@@ -65,6 +66,18 @@ def _labels_of(table: Table) -> list[Label]:
     if not names:
         raise CatalogueError("expected labels with their errors and flags in the catalogue, got none; give a whole catalogue")
     return [KNOWN_LABELS.get(name) or Label(name, str(table[name].unit or ""), table[name].description or "") for name in names]
+
+
+def _intervals(table: Table, names: list[str], errors: FloatArray) -> FloatArray | None:
+    """(n, K, 2) lower and upper errors, the symmetric ones for labels without; None where no label has them."""
+    columns = [(f"e_{name}_lo", f"e_{name}_up") for name in names]
+    if not any(set(pair) <= set(table.colnames) for pair in columns):
+        return None
+    out = np.repeat(errors[:, :, None], 2, axis=2)
+    for k, pair in enumerate(columns):
+        if set(pair) <= set(table.colnames):
+            out[:, k] = np.column_stack([_numbers(table, name) for name in pair])
+    return out
 
 
 def _label_set(labels: list[Label], values: FloatArray) -> LabelSet:

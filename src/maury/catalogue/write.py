@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maury.catalogue.columns import ascii_text
 from maury.catalogue.formats import (
@@ -37,7 +38,7 @@ def write_catalogue(table: Table, path: str | os.PathLike[str], *, overwrite: bo
 
     Parameters
     ----------
-    table : of :func:`~maury.catalogue.build_catalogue`.
+    table : of :func:`~maury.catalogue.build_catalogue`, or of :func:`~maury.catalogue.votes_file.build_votes` (not as CSV).
     path : the extension names the format: .fits, .fits.gz, .vot, .votable, .xml, .parquet, .ecsv or .csv.
     overwrite : False refuses a path that exists.
 
@@ -71,7 +72,7 @@ def _write_fits(table: Table, path: Path) -> None:
         if bare[name].unit is not None and not _is_fits_unit(bare[name].unit):
             foreign.append(name)
             bare[name].unit = None
-    hdu = fits.table_to_hdu(bare, character_as_bytes=True, name="CATALOGUE")
+    hdu = fits.table_to_hdu(bare, character_as_bytes=True, name="VOTES" if "networks" in table.meta else "CATALOGUE")
     _describe_fits_columns(hdu, table)
     _add_fits_provenance(hdu, table)
     for line in _yaml_lines(table, foreign):
@@ -104,9 +105,20 @@ def _add_fits_provenance(hdu: BinTableHDU, table: Table) -> None:
     header[FITS_META_KEYWORD] = canonical_json(dict(table.meta), "a catalogue's meta")
     if "command" in provenance:
         header.add_history(ascii_text(f"made by: {provenance['command']}"))
-    header.add_comment("Bits of the flag columns:")
-    for name, entry in table.meta["flag_bits"].items():
-        header.add_comment(f"{entry['bit']:6d} {name}: {entry['meaning']}")
+    for line in _legend(table):
+        header.add_comment(ascii_text(line))
+
+
+def _legend(table: Table) -> list[str]:
+    """What the bits of a catalogue's flags mean, or whose the votes are, for people who read headers."""
+    if "networks" not in table.meta:
+        bits = table.meta["flag_bits"].items()
+        return ["Bits of the flag columns:", *(f"{entry['bit']:6d} {name}: {entry['meaning']}" for name, entry in bits)]
+    return [
+        f"vote_{label} {number}: {name}"
+        for label, names in table.meta["networks"].items()
+        for number, name in enumerate(names, start=1)
+    ]
 
 
 def _yaml_lines(table: Table, foreign: list[str]) -> list[str]:
@@ -153,8 +165,9 @@ def _write_votable(table: Table, path: Path) -> None:
             bare[name].unit = "0.1 nm"  # VOUnits deprecates Angstrom; this is its own suggestion and the same length
     votable = from_table(bare, table_id="catalogue")
     resource = votable.resources[0]
-    bits = "; ".join(f"{entry['bit']} {name}: {entry['meaning']}" for name, entry in table.meta["flag_bits"].items())
-    resource.tables[0].description = f"Stellar labels by maury. Bits of the flag columns: {bits}"
+    what = "Votes of networks" if "networks" in table.meta else "Stellar labels"
+    legend = "; ".join(line.strip() for line in _legend(table)).replace(":; ", ": ")
+    resource.tables[0].description = f"{what} by maury. {legend}"
     for name, value in (
         (VOTABLE_META_NAME, canonical_json(dict(table.meta), "a catalogue's meta")),
         ("model_id", table.meta["model_id"]),
@@ -174,11 +187,7 @@ def _write_parquet(table: Table, path: Path) -> None:
     fields, arrays = [], []
     for name in table.colnames:
         column = table[name]
-        array = (
-            pa.array(np.asarray(column).tolist(), pa.string())
-            if column.dtype.kind == "U"
-            else pa.array(np.ascontiguousarray(column))
-        )
+        array = _arrow_array(pa, np.ascontiguousarray(column))
         unit = "" if column.unit is None else str(column.unit)
         about = {"unit": unit, "description": column.description or "", "ucd": column.meta.get("ucd", "")}
         fields.append(pa.field(name, array.type, metadata=about))
@@ -189,6 +198,13 @@ def _write_parquet(table: Table, path: Path) -> None:
         if table[name].dtype.kind == "U":
             meta[f"table::len::{name}".encode()] = str(table[name].dtype.itemsize // 4).encode()
     parquet.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=meta)), path)
+
+
+def _arrow_array(pa: Any, data: NDArray[Any]) -> Any:
+    """Text, numbers, or vectors of one length."""
+    if data.dtype.kind == "U":
+        return pa.array(data.tolist(), pa.string())
+    return pa.array(data) if data.ndim == 1 else pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), data.shape[1])
 
 
 def _write_ecsv(table: Table, path: Path) -> None:

@@ -19,6 +19,7 @@ from maury.cli.models import models
 from maury.cli.read import read
 from maury.cli.recipes import recipes
 from maury.cli.rv import rv
+from maury.cli.sweep import sweep
 from maury.cli.train import train
 
 USER_ERROR = 2
@@ -33,6 +34,7 @@ First steps:
   [bold]maury read my_spectra/*.fits[/]                what is in my files?
   [bold]maury recipes[/]                               which models can be trained?
   [bold]maury train miles --data DIR -o m.safetensors[/]
+  [bold]maury sweep rvs-cnn --data DIR -o sweep/[/]     many networks, and their votes
   [bold]maury infer m.safetensors *.fits -o stars.fits[/]
   [bold]maury rv *.fits --template m.safetensors[/]    velocities, for spectra without
   [bold]maury grid --help[/]                           model spectra and training sets
@@ -47,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (read, models, recipes, train, infer, info, demo, assess, combine, rv):
+for command in (read, models, recipes, train, sweep, infer, info, demo, assess, combine, rv):
     app.command(command.__name__)(command)
 app.command("generate", context_settings=CONTEXT)(generate)
 app.add_typer(grid_app)

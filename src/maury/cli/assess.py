@@ -1,4 +1,4 @@
-"""``maury assess MODEL SPECTRA...``: may I believe it? Repeat visits, known labels, and other resolutions."""
+"""``maury assess MODEL SPECTRA...``: may I believe it? Repeat visits, known labels, other resolutions, and the synthetic gap."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def assess(
         list[float] | None, typer.Option("--resolving-power", help="Refit spectra degraded to this R; may be repeated.")
     ] = None,
     fwhm: Annotated[list[float] | None, typer.Option("--fwhm", help="The same for a line width in Å.")] = None,
+    gap: Annotated[bool, typer.Option("--gap", help="How far the spectra lie from those the model was trained on.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the model with errors from the repeat visits.")
     ] = None,
@@ -47,7 +48,8 @@ def assess(
     medium: Annotated[str | None, typer.Option("--medium", help="air or vacuum, for files that do not say.")] = None,
     snr: Annotated[float | None, typer.Option("--snr", help="S/N to assume for files without errors.")] = None,
 ) -> None:
-    """Compare a model with what is known: repeat visits (are errors right?), labels, and spectra of lower resolution."""
+    """Compare a model with what is known: repeat visits (are errors right?), labels, lower resolution, its training spectra."""
+    from maury.cli.assess_gap import assess_gap
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
     from maury.cli.tables import label_columns, names_in_tables, read_labels, read_stars, stars_of
@@ -55,10 +57,12 @@ def assess(
     from maury.store import load_model
 
     degraded = [*(resolving_power or []), *(fwhm or [])]
-    config = _checked(groups, labels, degraded, output, variant)
+    config = _checked(groups, labels, degraded, output, variant, gap)
     if output is not None and not output.resolve().parent.is_dir():
         raise ModelFileError(f"expected an existing folder for {output}, got none; make the folder first")
     loaded = load_model(model)
+    if gap:
+        loaded.checked_gap()  # or one sentence, before the work
     star_of = None if groups is None else read_stars(groups, file_column, group_column)
     columns = label_columns(label_column or [], loaded.labels.names)
     console = output_console()
@@ -71,20 +75,25 @@ def assess(
         if groups is not None and star_of is not None:
             stars = stars_of(star_of, names, groups)
             _repeats(console, loaded, formal, stars, config, report=report, output=output, plots=plots)
+        truth = None
         if labels is not None:
             truth = read_labels(labels, file_column, columns, loaded, names)
             _against_labels(console, loaded, batches, formal, truth, plots)
         if degraded:
             _resolutions(console, loaded, batches, resolving_power or [], fwhm or [], report)
+        if gap:
+            assess_gap(console, loaded, batches, formal, truth, plots)
 
 
-def _checked(groups: Path | None, labels: Path | None, degraded: list[float], output: Path | None, variant: str) -> RepeatConfig:
+def _checked(
+    groups: Path | None, labels: Path | None, degraded: list[float], output: Path | None, variant: str, gap: bool
+) -> RepeatConfig:
     """How to learn errors; the options' sense is checked before the work."""
     from maury.assess.learn_repeats import IMIG2022, RepeatConfig
     from maury.errors import UsageError
 
-    if groups is None and labels is None and not degraded:
-        raise UsageError("expected --groups, --labels, --resolving-power or --fwhm, got none; say what to compare with")
+    if groups is None and labels is None and not degraded and not gap:
+        raise UsageError("expected --groups, --labels, --resolving-power, --fwhm or --gap, got none; say what to compare with")
     if output is not None and groups is None:
         raise UsageError("expected --groups together with --output, got none; errors are learned from repeat visits")
     if not all(x > 0 for x in degraded):
@@ -178,7 +187,7 @@ def _print_scores(console: Console, series: dict[str, LabelEstimates], pairs: An
         found = [score[place] for score in scores.values()]
         cells = [f"{x.scatter:.2f} +- {x.uncertainty:.2f}, {100 * x.inside:.0f} %" for x in found]
         rows.append([first.label, first.selection, str(first.n_pairs), str(first.n_stars), *cells])
-    _print_table(console, ["label", "visits", "pairs", "stars", *series], rows)
+    print_table(console, ["label", "visits", "pairs", "stars", *series], rows)
 
 
 def _write(console: Console, model: Model, formal: LabelEstimates, pairs: Any, config: RepeatConfig, output: Path) -> None:
@@ -225,6 +234,7 @@ def _emulation(
 
     from maury.assess.emulation import LIMITS, emulator_accuracy, fitted_flux, share_per_pixel
     from maury.fit import FittedInferrer
+    from maury.fit.inferrer import own_labels
 
     inferrer = model.inferrer
     if not isinstance(inferrer, FittedInferrer):
@@ -235,7 +245,8 @@ def _emulation(
         return
     first = np.concatenate([[0], np.cumsum([len(batch) for batch in batches])])
     known_labels = truth[[first[source.batch] + source.row for source in prepared.sources]]
-    flux = fitted_flux(inferrer, prepared.spectra, known_labels)
+    own = [model.labels.index(name) for name in own_labels(inferrer).names]  # a fitted velocity is no label of the emulator
+    flux = fitted_flux(inferrer, prepared.spectra, known_labels[:, own])
     known = inferrer.emulator.model_covariance.known
     values = known_labels[:, model.labels.index(by[0])]
     rows = emulator_accuracy(prepared.spectra, flux, known=known, by=(by[0], values), ranges=by[1])
@@ -243,7 +254,7 @@ def _emulation(
         "\nspectra generated from the known labels: share of pixels within a part of the observed flux (noise included):"
     )
     cells = [[r.selection, str(r.n_spectra), str(r.n_pixels), *(f"{100 * s:.1f} %" for s in r.shares)] for r in rows]
-    _print_table(console, ["stars", "n", "pixels", *(f"{100 * limit:g} %" for limit in LIMITS)], cells)
+    print_table(console, ["stars", "n", "pixels", *(f"{100 * limit:g} %" for limit in LIMITS)], cells)
     if plots is not None:
         from maury.report.emulator_figure import emulator_figure
         from maury.report.style import save_figure
@@ -265,18 +276,19 @@ def _resolutions(
     for row in rows:
         numbers = [_number(x, row.unit) for x in (row.shift, row.scatter, row.error)]
         cells.append([row.target, row.label, row.unit, str(row.n), *numbers])
-    _print_table(console, ["degraded to", "label", "unit", "n", "median shift", "scatter", "median error"], cells)
+    print_table(console, ["degraded to", "label", "unit", "n", "median shift", "scatter", "median error"], cells)
 
 
 def _number(value: float, unit: str) -> str:
     return f"{value:.1f}" if unit == "K" else f"{value:.3f}"
 
 
-def _print_table(console: Console, heads: list[str], rows: list[list[str]]) -> None:
+def print_table(console: Console, heads: list[str], rows: list[list[str]]) -> None:
+    """A table without lines; names stand left, numbers right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    text = ("label", "visits", "stars", "degraded to", "unit")
+    text = ("label", "visits", "stars", "degraded to", "unit", "window")
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if head in text and number < 3 else "right")
     for row in rows:

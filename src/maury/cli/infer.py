@@ -9,18 +9,22 @@ import typer
 
 if TYPE_CHECKING:
     import numpy as np
+    from astropy.table import Table
     from numpy.typing import NDArray
     from rich.console import Console
 
     from maury.estimates import LabelEstimates
     from maury.model import Model
     from maury.read import ReadResult
+    from maury.regress.ensemble import EnsembleInferrer
     from maury.spectra import Medium, Spectra
 
     FloatArray = NDArray[np.float64]
 
 
 _MANY_FILES = 2000  # from here on, reading in several processes saves more than starting them costs
+_SHOWN = 20  # stars of which labels are printed
+_DIGITS = {"K": 0, "km/s": 1, "dex": 2}  # after the point, as in Table 4 of Passegger et al. 2020; of other units 3
 
 
 def infer(
@@ -43,12 +47,16 @@ def infer(
     plots: Annotated[
         Path | None, typer.Option("--plots", help="Folder for a Kiel diagram and the best exposed star with its fit.")
     ] = None,
+    votes: Annotated[
+        Path | None, typer.Option("--votes", help="File for each network's vote, of an ensemble: .fits .vot .parquet .ecsv")
+    ] = None,
 ) -> None:
     """Infer labels of spectra and write a catalogue; a file that cannot be read keeps a row with its reason."""
     from maury.catalogue import build_catalogue, run_provenance, write_catalogue
     from maury.catalogue.formats import format_of
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
+    from maury.prepare.orders import Wanted, join_orders
     from maury.read import read_files
     from maury.store import load_model
     from maury.threads import cores
@@ -57,6 +65,9 @@ def infer(
     loaded = load_model(model).running_on(device=device, workers=cores())
     if photometry is not None:
         _require_isochrones(loaded)
+    if votes is not None:
+        _require_votes(loaded, votes)
+    prepared: list[Spectra] = []
     with stage_bars() as report:
         result = read_files(
             spectra,
@@ -70,13 +81,16 @@ def infer(
             result = _with_columns(result, velocities, _VELOCITY)
         if photometry is not None:
             result = _with_columns(result, photometry, _PHOTOMETRY)
-        estimates = loaded.infer_files(result, [str(path) for path in spectra], report)
+        result = join_orders(result, Wanted.by(loaded.preparation))
+        estimates = loaded.infer_files(result, [str(path) for path in spectra], report, prepared.append)
     model_id = loaded.model_id
     provenance = run_provenance(model_file=Path(model).name, model=loaded.provenance.get("recipe", {}).get("name"))
     table = build_catalogue(estimates, model_id=model_id, provenance=provenance)
     write_catalogue(table, output)
+    if votes is not None and prepared:
+        _write_votes(table, loaded, prepared[0], estimates, votes)
     if plots is not None:
-        _plots(table, loaded, result, estimates, plots)
+        _plots(table, loaded, prepared, estimates, plots)
     _print(output_console(), estimates, output)
     if not any(status.value != "not_fitted" for status in estimates.status):
         typer.echo(f"maury: nothing was fitted; the first, {estimates.ids[0]}: {estimates.reason[0]}", err=True)
@@ -92,6 +106,33 @@ def _require_isochrones(model: Model) -> None:
             "expected a model with isochrones for --photometry, got one without; train it with photometry in the recipe's [fit], "
             "or leave the option out (fits then start at the best points of a search)"
         )
+
+
+def _require_votes(model: Model, path: Path) -> None:
+    from maury.catalogue.votes_file import check_votes_name
+    from maury.errors import UsageError
+    from maury.regress.ensemble import EnsembleInferrer
+
+    if not isinstance(model.inferrer, EnsembleInferrer):
+        raise UsageError(
+            f"expected an ensemble of networks for --votes, got a model without votes ({type(model.inferrer).__name__}); "
+            "leave the option out"
+        )
+    check_votes_name(path)
+
+
+def _write_votes(table: Table, model: Model, prepared: Spectra, estimates: LabelEstimates, path: Path) -> None:
+    """Each network's vote on the spectra that could be prepared, in the rows that they have in the catalogue."""
+    import numpy as np
+
+    from maury.catalogue import write_catalogue
+    from maury.catalogue.votes_file import build_votes
+    from maury.flags import ResultFlag
+
+    inferrer = cast("EnsembleInferrer", model.inferrer)
+    rows = np.flatnonzero(estimates.flag & int(ResultFlag.UNREADABLE) == 0)  # the bit of all those that no network saw
+    found = inferrer.votes(prepared)
+    write_catalogue(build_votes(table, inferrer.labels, found.values, found.names, rows), path)
 
 
 _VELOCITY = {"rv": ("km/s", "radial velocity used to reach the rest frame")}
@@ -159,16 +200,15 @@ def _with_meta(
     return batch.with_pixels(meta=meta)
 
 
-def _plots(table: Any, model: Model, result: ReadResult, estimates: LabelEstimates, folder: Path) -> None:
+def _plots(table: Any, model: Model, prepared: list[Spectra], estimates: LabelEstimates, folder: Path) -> None:
     from maury.report.figures import kiel_diagram
     from maury.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     if {"teff", "logg"} <= set(table.colnames):
         save_figure(kiel_diagram(table), folder / "kiel.png")
-    prepared = model.preparation.prepare_each(result.spectra).spectra if result.spectra else None
-    if prepared is not None:
-        _fit_plot(prepared, model, estimates, folder / "fit.png")
+    if prepared:
+        _fit_plot(prepared[0], model, estimates, folder / "fit.png")
 
 
 def _fit_plot(prepared: Spectra, model: Model, estimates: LabelEstimates, path: Path) -> None:
@@ -204,3 +244,34 @@ def _print(console: Console, estimates: LabelEstimates, output: Path) -> None:
     text = ", ".join(f"{n} {name}" for name, n in flags.most_common())
     console.print(f"{clean} without any flag" + (f"; flagged: {text}" if text else ""), markup=False)
     console.print(f"catalogue written to {output}", markup=False)
+    if estimates.interval_errors is not None:
+        _print_intervals(console, estimates[:_SHOWN])
+        if len(estimates) > _SHOWN:
+            console.print(f"and {len(estimates) - _SHOWN} more", markup=False)
+
+
+def _print_intervals(console: Console, estimates: LabelEstimates) -> None:
+    """``3738 +60 -35`` per star and label, the form of Table 4 of Passegger et al. (2020)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from maury.flags import ResultFlag, names_of
+
+    labels = estimates.labels.labels
+    shown = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("star", *(f"{label.name} ({label.unit})" if label.unit else label.name for label in labels), "flags"):
+        shown.add_column(name, overflow="fold")
+    for i, star in enumerate(estimates.ids.tolist()):
+        cells = [
+            _interval_text(value, lower, upper, _DIGITS.get(label.unit, 3))
+            for label, value, (lower, upper) in zip(labels, estimates.values[i], estimates.both_errors[i], strict=True)
+        ]
+        flags = ", ".join(names_of(ResultFlag, int(estimates.flag[i])))
+        shown.add_row(*(Text(cell) for cell in (star, *cells, flags)))  # names may hold brackets, which rich takes for markup
+    console.print(shown)
+
+
+def _interval_text(value: float, lower: float, upper: float, digits: int) -> str:
+    from math import isnan
+
+    return "-" if isnan(value) else f"{value:.{digits}f} +{upper:.{digits}f} -{lower:.{digits}f}"

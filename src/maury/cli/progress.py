@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 STAGES = {
     "read": "reading spectra",
@@ -20,11 +21,18 @@ STAGES = {
     "small generator": "smaller generator",
     "checker": "training checker",
     "own checker": "our checker",
+    "sweep": "training networks",
 }
 
 
+class Report(Protocol):
+    """Draws how far a stage is, and a few words beside it."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+def stage_bars() -> Iterator[Report]:
     """A callback (stage, done, all) that draws one bar for each stage as it comes; quiet where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,13 +44,14 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks = {}
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(STAGES.get(stage, stage), total=total)
-            progress.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = progress.add_task(STAGES.get(stage, stage), total=total, note=note)
+            progress.update(tasks[stage], completed=done, total=total, note=note)
 
         yield report

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Report = Callable[[str, int, int], None]
 
 _N_TEMPLATES = 16  # of a model, spread over its training stars
+_GRIDS = (".zarr", ".toml")  # besides folders of PHOENIX files
 _DENSE = 0.9  # part of the training stars that templates are taken from: a model is poor where it had few stars
 
 
@@ -30,7 +31,9 @@ def rv(
     spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
     template: Annotated[
         list[str],
-        typer.Option("--template", "-t", help="Spectra at rest (any format), or a model (file or name). May be repeated."),
+        typer.Option(
+            "--template", "-t", help="Spectra at rest (any format), a model (file or name), or a grid. May be repeated."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv .ecsv .fits")] = Path("velocities.csv"),
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Velocities to search, km/s.")] = (-500.0, 500.0),
@@ -47,6 +50,8 @@ def rv(
     snr: Annotated[float | None, typer.Option("--snr", help="S/N to assume for files without errors.")] = None,
 ) -> None:
     """Measure radial velocities, each with its error; a file that cannot be read keeps a row with its reason.
+
+    Orders of a file are measured one by one and have one row, the weighted mean of those that agree.
 
     A velocity is that of the frame the wavelengths are in (column velocity_frame); no barycentric correction is made. The table
     is what `maury infer --velocities` reads.
@@ -75,10 +80,12 @@ def rv(
 
 
 def _templates(source: str, medium: Medium | None) -> list[Spectra]:
-    """The spectra of a file, or some of a model."""
+    """The spectra of a file, or some of a model or a grid."""
     from maury.models import is_shipped
     from maury.prepare.templates import read_templates
 
+    if Path(source).suffix.lower() in _GRIDS or Path(source).is_dir():
+        return [grid_templates(Path(source))]
     if not is_shipped(source) and Path(source).suffix.lower() != ".safetensors":
         return read_templates(Path(source), medium)
     from maury.store import load_model
@@ -126,6 +133,32 @@ def model_templates(model: Model, medium: Medium | None = None) -> Spectra:
     )
 
 
+def grid_templates(path: Path) -> Spectra:
+    """Up to 16 different spectra of a grid of model spectra, as it has them.
+
+    Raises
+    ------
+    MauryError
+        If there is no such grid.
+    """
+    import numpy as np
+
+    from maury.grids import open_grid
+    from maury.spectra import Spectra
+
+    grid = open_grid(path)
+    span = np.ptp(grid.values, axis=0)
+    points = (grid.values - grid.values.min(axis=0)) / np.where(span > 0, span, 1.0)
+    taken = _different(points, _N_TEMPLATES)
+    rows = np.array([int(np.argmin(((points - point) ** 2).sum(axis=1))) for point in taken])
+    flux = np.asarray(grid.flux(rows), dtype=np.float64)
+    ids = [
+        ", ".join(f"{name} {value:.4g}" for name, value in zip(grid.names, row, strict=True))
+        for row in grid.values[rows].tolist()
+    ]
+    return Spectra.from_arrays(grid.wavelength, flux, ivar=np.ones(flux.shape), medium=grid.medium, frame="rest", ids=ids)
+
+
 def _different(points: FloatArray, n: int) -> FloatArray:
     """The point nearest the median of all, then those farthest from all taken before."""
     import numpy as np
@@ -143,10 +176,13 @@ def _different(points: FloatArray, n: int) -> FloatArray:
 
 def _measured(correlator: CrossCorrelator, result: ReadResult, files: list[str], keep_tellurics: bool, report: Report) -> Table:
     """The table of all spectra and unreadable files, in the order of the command line."""
+    from itertools import groupby
+
     import numpy as np
 
     from maury.flags import ResultFlag
     from maury.prepare.masking import Mask
+    from maury.prepare.orders import is_order, name_of_orders, velocity_of_orders
     from maury.prepare.velocity import Velocities
     from maury.spectra import empty_meta
 
@@ -154,11 +190,19 @@ def _measured(correlator: CrossCorrelator, result: ReadResult, files: list[str],
     position = {file: i for i, file in enumerate(files)}
     parts: list[Velocities] = []
     metas, ids, places = [], [], []
-    for done, (file, batch) in enumerate(zip(result.files, result.spectra, strict=True), start=1):
-        parts.append(correlator.measure(mask(batch)))
-        metas.append(batch.meta)
-        ids += [str(name) for name in batch.ids]
-        places += [position[file]] * len(batch)
+    done = 0
+    for file, pairs in groupby(zip(result.files, result.spectra, strict=True), key=lambda pair: pair[0]):
+        batches = [batch for _, batch in pairs]
+        own = [correlator.measure(mask(batch)) for batch in batches]
+        names = [str(name) for batch in batches for name in batch.ids]
+        if len(batches) > 1 and all(map(is_order, batches)):
+            own, names = [velocity_of_orders(Velocities.concatenate(own))], [name_of_orders(batches[0])]
+            done, batches = done + len(batches) - 1, [max(batches, key=lambda batch: float(np.nan_to_num(batch.meta["snr"][0])))]
+        parts += own
+        metas += [batch.meta for batch in batches]
+        ids += names
+        places += [position[file]] * len(names)
+        done += len(batches)
         report("velocities", done, len(result.spectra))
     if result.failures:
         parts.append(Velocities.missing([failure.reason for failure in result.failures], ResultFlag.UNREADABLE))

@@ -21,6 +21,7 @@ from maury.fit.products import check_device
 from maury.fit.regional import RegionalInferrer
 from maury.labels import LabelSet
 from maury.protocols import Emulator
+from maury.regress.ensemble import EnsembleInferrer
 from maury.regress.pca_mlp import PcaMlpInferrer
 from maury.spectra import Spectra
 
@@ -47,10 +48,10 @@ FittedInferrer = EmulatorInferrer | RegionalInferrer
 """Inferrers that fit emulators; both have ``emulator`` (of the whole label range) and ``fitter``."""
 
 
-ModelInferrer = FittedInferrer | PcaMlpInferrer
+ModelInferrer = FittedInferrer | PcaMlpInferrer | EnsembleInferrer
 """What a :class:`maury.Model` may hold."""
 
-STANDALONE: dict[str, type[PcaMlpInferrer]] = {"pca_mlp": PcaMlpInferrer}
+STANDALONE: dict[str, type[PcaMlpInferrer | EnsembleInferrer]] = {"pca_mlp": PcaMlpInferrer, "ensemble": EnsembleInferrer}
 """Kinds of inferrers without an emulator that a model file may hold."""
 
 

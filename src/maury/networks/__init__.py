@@ -2,4 +2,6 @@
 
 * :mod:`~maury.networks.mlp`: multilayer perceptrons, many of one shape side by side.
 * :mod:`~maury.networks.autoencoder`: one whose layers narrow to a few latent numbers and widen again.
+* :mod:`~maury.networks.cnn1d`: convolutional networks over the pixels; :mod:`~maury.networks.topology`: their shape as data (no
+  torch there).
 """

@@ -17,6 +17,7 @@ In the order in which they usually stand in a recipe::
     crop, noise_floor, measure_snr       signal.py
     fill_masked          masking.py      only to reproduce published codes
 
+Before them orders of one file become one spectrum: orders.py.
 :class:`Preparation` (preparation.py) holds a tuple of them; grid.py, banded.py, interpolation.py are the geometry and algebra
 below, arrays.py what callers may hand in.
 """

@@ -12,6 +12,7 @@ Where this differs from the package, and why:
 * Points at one wavelength are merged; without any bulge a straight line joins the ends; equal scatter everywhere boosts nothing.
 * Stretches of fewer than five good pixels are not used; the ends are the first and the last 30 good pixels.
 * Beyond the first and the last point (masked ends) the continuum is constant.
+* A grid with gaps (windows, detectors) is several stretches, each normalised by itself: bulges are looked for along pixels.
 * Replaced pixels (below 0 or above 2) become 1 as published, with ivar = 0: no made-up number has a weight.
 """
 
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from maury.errors import UsageError
 from maury.prepare.config import Ranges, check_choice, check_ranges, config_of
 from maury.prepare.continuum import divide, masked_median
-from maury.prepare.grid import FloatArray, IntArray
+from maury.prepare.grid import FloatArray, IntArray, windows_of
 from maury.prepare.stretches import Statistics, Stretches, statistics
 from maury.spectra import Spectra
 
@@ -120,17 +121,24 @@ class Gisic:
         return out.with_pixels(flux=np.where(wild, 1.0, out.flux), ivar=np.where(wild, 0.0, out.ivar))
 
     def continuum(self, spectra: Spectra) -> FloatArray:
-        """(n_spectra, n_pixels) the pseudo-continuum in the flux unit; NaN for spectra without a good pixel."""
+        """(n_spectra, n_pixels) the pseudo-continuum in the flux unit; NaN in stretches without a good pixel."""
         return self._continuum(spectra.wavelength, spectra.flux, spectra.ivar > 0)
 
     def _continuum(self, wavelength: FloatArray, flux: NDArray[Any], good: NDArray[np.bool_]) -> FloatArray:
+        parts = [self._of_stretch(wavelength[i], flux[:, i], good[:, i]) for i in windows_of(wavelength)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _of_stretch(self, wavelength: FloatArray, flux: NDArray[Any], good: NDArray[np.bool_]) -> FloatArray:
+        """The same where the grid has no gap."""
         rows = np.flatnonzero(good.any(axis=1))
         if rows.size < len(flux):
             out = np.full(flux.shape, np.nan)
             if rows.size:
-                out[rows] = self._continuum(wavelength, flux[rows], good[rows])
+                out[rows] = self._of_stretch(wavelength, flux[rows], good[rows])
             return out
         flux = flux.astype(np.float64)
+        if wavelength.size == 1:  # between two gaps: its own continuum
+            return flux
         points = self._points(wavelength, flux, good)
         if self.scaled and self.smoothing > 0:  # nothing else here depends on the flux unit
             level = np.abs(masked_median(flux, good))

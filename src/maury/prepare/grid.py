@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,10 @@ IntArray = NDArray[np.int64]
 
 GAP_FACTOR = 1.5
 """A spacing this many times the local median spacing is a gap in the data, not a wide pixel."""
+WINDOW_FACTOR = 3.0
+"""Likewise of a gap that parts two windows: one or two pixels that were removed leave less."""
+_TOUCHING = 1e-6
+"""Of a pixel: two windows that are less apart touch."""
 
 
 class PixelEdges(NamedTuple):
@@ -52,15 +58,57 @@ def pixel_edges(wavelength: FloatArray) -> PixelEdges:
     return _pixel_edges(np.ascontiguousarray(wavelength, dtype=np.float64).tobytes())
 
 
-@lru_cache(maxsize=64)
-def _pixel_edges(wavelength_bytes: bytes) -> PixelEdges:
+def windows_of(wavelength: FloatArray) -> list[slice]:
+    """The contiguous stretches of a grid, in order; one where it has no gap.
+
+    A gap is a spacing more than 3 times the local typical one, hence as little as three pixels that are missing: what is on
+    either side of it was measured, or cut, apart. Steps that work along pixels (GISIC) take each stretch by itself.
+
+    Parameters
+    ----------
+    wavelength : (n_pixels,) increasing, Å.
+    """
+    spacing = np.diff(wavelength)
+    ends = [0, *(np.flatnonzero(spacing > WINDOW_FACTOR * _typical(spacing)) + 1).tolist(), wavelength.size]
+    return [slice(low, high) for low, high in pairwise(ends)]
+
+
+def window_edges(windows: Sequence[tuple[FloatArray, float]]) -> PixelEdges:
+    """Edges of the pixels of windows, each of one spacing: nothing between two windows belongs to a pixel.
+
+    Parameters
+    ----------
+    windows : for each, in increasing order, the centres of its pixels and their spacing, Å.
+    """
+    edges: list[FloatArray] = []
+    bins: list[IntArray] = []
+    n_bins = 0
+    for centres, spacing in windows:
+        own = centres[0] + spacing * (np.arange(centres.size + 1) - 0.5)
+        touches = bool(edges) and own[0] - edges[-1][-1] < _TOUCHING * spacing
+        n_bins += bool(edges) and not touches  # the empty bin of the gap
+        bins.append(n_bins + np.arange(centres.size))
+        edges.append(own[1:] if touches else own)
+        n_bins += centres.size
+    return PixelEdges(np.concatenate(edges), np.concatenate(bins))
+
+
+def _typical(spacing: FloatArray) -> FloatArray:
+    """The fourth largest of 11 spacings around each.
+
+    A change of step (PHOENIX at 1 µm) is no gap, for either side has more than three; nor is every other spacing where two
+    orders were sorted together; up to three gaps among eleven spacings are found.
+    """
     from scipy.ndimage import rank_filter
 
+    return np.asarray(rank_filter(spacing, rank=7, size=11, mode="reflect")) if spacing.size > 2 else spacing
+
+
+@lru_cache(maxsize=64)
+def _pixel_edges(wavelength_bytes: bytes) -> PixelEdges:
     wavelength = np.frombuffer(wavelength_bytes)
     spacing = np.diff(wavelength)
-    # The fourth largest of 11 spacings: a change of step (PHOENIX at 1 µm) is no gap, for either side has more than three; nor is
-    # every other spacing where two orders were sorted together; up to three gaps among eleven spacings are found
-    typical = rank_filter(spacing, rank=7, size=11, mode="reflect") if spacing.size > 2 else spacing
+    typical = _typical(spacing)
     gap = spacing > GAP_FACTOR * typical
     middle = wavelength[:-1] + 0.5 * spacing
     upper = np.where(gap, wavelength[:-1] + 0.5 * typical, middle)

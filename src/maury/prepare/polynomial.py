@@ -9,9 +9,9 @@ import numpy as np
 from numpy.polynomial import legendre
 
 from maury.errors import UsageError
-from maury.prepare.config import config_of
-from maury.prepare.continuum import divide
-from maury.prepare.grid import FloatArray
+from maury.prepare.config import check_choice, config_of
+from maury.prepare.continuum import Weights, divide
+from maury.prepare.grid import FloatArray, windows_of
 from maury.spectra import Spectra
 
 _RIDGE = 1e-12
@@ -29,28 +29,42 @@ class PolynomialContinuum:
     degree : of the polynomial over the whole wavelength range.
     clip_below, clip_above : in standard deviations of the pixels kept; the smaller one below makes it an envelope.
     iterations : rounds of clipping at most; a spectrum whose selection no longer changes is finished.
+    each_window : a polynomial for each stretch of a grid with gaps (windows, detectors), instead of one for all.
+    weights : "ivar", or "uniform": every good pixel counts alike, so that the continuum does not depend on how errors run along
+        the spectrum. Errors that are a constant part of the flux (``assumed_snr``) make cores of lines count most.
     """
 
     degree: int = 4
     clip_below: float = 1.0
     clip_above: float = 3.0
     iterations: int = 10
+    each_window: bool = False
+    weights: Weights = "ivar"
 
     name: ClassVar[str] = "polynomial"
 
     def __post_init__(self) -> None:
+        check_choice("weights", self.weights, Weights)
         if not 0 <= self.degree <= 30 or self.clip_below <= 0 or self.clip_above <= 0 or self.iterations < 1:
             raise UsageError("expected degree 0–30, positive clip_below and clip_above, iterations ≥ 1, got others; correct them")
 
     def __call__(self, spectra: Spectra) -> Spectra:
         def continuum(rows: slice) -> FloatArray:
             flux, weight = spectra.flux[rows].astype(np.float64), spectra.ivar[rows].astype(np.float64)
-            return envelope(spectra.wavelength, flux, weight, self)
+            weight = weight if self.weights == "ivar" else (weight > 0).astype(np.float64)
+            parts = [envelope(spectra.wavelength[i], flux[:, i], weight[:, i], self) for i in stretches]
+            return np.concatenate(parts, axis=1)
+
+        stretches = windows_of(spectra.wavelength) if self.each_window else [slice(None)]
 
         return divide(spectra, continuum, rows_at_once=64)
 
     def to_config(self) -> dict[str, Any]:
-        return config_of(self)
+        config = config_of(self)
+        for name in ("each_window", "weights"):  # models from before there was the choice keep their fingerprints
+            if getattr(self, name) == getattr(PolynomialContinuum, name):
+                del config[name]
+        return config
 
 
 def envelope(wavelength: FloatArray, flux: FloatArray, weight: FloatArray, settings: PolynomialContinuum) -> FloatArray:

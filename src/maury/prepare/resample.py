@@ -19,6 +19,7 @@ equal widths at random phase), because such noise is smoother than the errors sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from maury.errors import UsageError
 from maury.flags import PixelFlag
 from maury.prepare.config import VarianceRule, check_choice, config_of
-from maury.prepare.grid import FloatArray, doppler_factor, pixel_edges, velocity_of, with_meta
+from maury.prepare.grid import FloatArray, doppler_factor, pixel_edges, velocity_of, window_edges, windows_of, with_meta
 from maury.prepare.rebin import Rebinned, interpolate_rows, rebin_rows
 from maury.spectra import Spectra
 
@@ -55,6 +56,8 @@ class Resample:
         boolean meta column ``no_velocity`` then says so).
     min_good : the part of an output pixel that good input pixels must cover.
     variance : "information" or "marginal"; see the module. Only for method "conserving".
+    windows : (start, stop, spacing) of each of several windows, Å, increasing and apart, instead of start, stop and spacing: the
+        grid is their pixels one after another. Each ``stop`` is excluded, and no pixel covers anything between two windows.
 
     Notes
     -----
@@ -72,6 +75,7 @@ class Resample:
     missing_velocity: MissingVelocity = "fail"
     min_good: float = 0.5
     variance: VarianceRule = "information"
+    windows: tuple[tuple[float, float, float], ...] = ()
 
     name: ClassVar[str] = "resample"
 
@@ -82,7 +86,9 @@ class Resample:
         check_choice("variance", self.variance, VarianceRule)
         if not 0 < self.min_good <= 1:
             raise UsageError(f"expected min_good in (0, 1], got {self.min_good}; it is a fraction of a pixel")
-        if self.wavelengths is not None:
+        if self.windows:
+            self._check_windows()
+        elif self.wavelengths is not None:
             grid = np.asarray(self.wavelengths, dtype=np.float64)
             if grid.size < 2 or not np.isfinite(grid).all() or grid[0] <= 0 or not (np.diff(grid) > 0).all():
                 raise UsageError(
@@ -97,14 +103,14 @@ class Resample:
 
     def grid(self) -> FloatArray:
         """(n_pixels,) the output wavelengths in Å."""
+        if self.windows:
+            return np.concatenate([centres for centres, _ in self._window_pixels()])
         if self.wavelengths is not None:
             return np.asarray(self.wavelengths, dtype=np.float64)
         low, high, step = self.start, self.stop, self.spacing
         if self.log_spacing is not None:
             low, high, step = float(np.log10(low)), float(np.log10(high)), self.log_spacing
-        # a billionth of a step: 7500 must stay excluded whatever the rounding of (stop - start) / step
-        n_pixels = int(np.ceil((high - low) / step - 1e-9))
-        values = low + step * np.arange(n_pixels, dtype=np.float64)
+        values = _steps(low, high, step)
         return np.asarray(values if self.log_spacing is None else 10.0**values, dtype=np.float64)
 
     def __call__(self, spectra: Spectra) -> Spectra:
@@ -114,12 +120,38 @@ class Resample:
         if self.method == "linear":
             out = interpolate_rows(spectra, grid, factor)
         else:
-            out = rebin_rows(spectra, pixel_edges(grid), factor, min_good=self.min_good, variance=self.variance)
+            edges = window_edges(self._window_pixels()) if self.windows else pixel_edges(grid)
+            out = rebin_rows(spectra, edges, factor, min_good=self.min_good, variance=self.variance)
         frame = spectra.frame if self.frame == "as_is" else "rest"
         return spectra.with_pixels(wavelength=grid, flux=out.flux, ivar=out.ivar, mask=_flagged(out), frame=frame)
 
     def to_config(self) -> dict[str, Any]:
-        return config_of(self)
+        config = config_of(self)
+        if not self.windows:  # models from before there were windows keep their fingerprints
+            del config["windows"]
+        return config
+
+    def _window_pixels(self) -> list[tuple[FloatArray, float]]:
+        """Centres and spacing of each window's pixels, Å."""
+        return [(_steps(start, stop, spacing), spacing) for start, stop, spacing in self.windows]
+
+    def _check_windows(self) -> None:
+        if self.wavelengths is not None or self.log_spacing is not None:
+            raise UsageError("expected windows alone, got wavelengths or log_spacing beside them; keep the one that is meant")
+        for window in self.windows:
+            start, stop, spacing = window
+            if not (0 < start < stop < np.inf and spacing > 0) or _steps(*window).size < 2:
+                raise UsageError(
+                    "expected windows as (start, stop, spacing) in Å with 0 < start < stop and at least two pixels, got "
+                    f"{window}; correct it"
+                )
+        for (before, step), (after, next_step) in pairwise(self._window_pixels()):
+            end, begin = before[-1] + 0.5 * step, after[0] - 0.5 * next_step
+            if begin < end - 1e-6 * step:
+                raise UsageError(
+                    f"expected windows that increase and do not overlap, got one whose pixels end at {end:.8g} Å and the next "
+                    f"from {begin:.8g} Å; sort, shorten or merge them"
+                )
 
     def _frame(self, spectra: Spectra) -> tuple[Spectra, FloatArray]:
         """The spectra (with meta ``no_velocity`` where that is needed) and 1 + rv/c of every row."""
@@ -139,12 +171,20 @@ class Resample:
 
     @staticmethod
     def _check_overlap(spectra: Spectra, grid: FloatArray, factor: FloatArray) -> None:
-        outside = (grid[-1] * factor < spectra.wavelength[0]) | (grid[0] * factor > spectra.wavelength[-1])
+        first, last = spectra.wavelength[[0, -1]]
+        windows = [grid[i][[0, -1]] for i in windows_of(grid)]
+        outside = np.all([(high * factor < first) | (low * factor > last) for low, high in windows], axis=0)
         if outside.any():
             raise UsageError(
                 f"expected spectra that overlap {grid[0]:.1f}–{grid[-1]:.1f} Å, got {spectra.wavelength[0]:.1f}–"
                 f"{spectra.wavelength[-1]:.1f} Å for {_some(spectra.ids[outside])}; leave them out or choose another range"
             )
+
+
+def _steps(low: float, high: float, step: float) -> FloatArray:
+    """low, low + step, ... below high."""
+    # a billionth of a step: 7500 must stay excluded whatever the rounding of (stop - start) / step
+    return np.asarray(low + step * np.arange(int(np.ceil((high - low) / step - 1e-9)), dtype=np.float64))
 
 
 def _some(ids: NDArray[np.str_]) -> str:

@@ -7,6 +7,8 @@ its -110.5 km/s); the header's CARACAL BERV is applied here. Neither kind is div
 In the merged table at hand (2018, telluric-corrected) the two columns carry each other's names: SIG is 1 everywhere, and SPEC /
 CONT is the S/N that the header states for the orders (236 against 228). So where SIG is constant, CONT is taken as the error if
 that S/N agrees with the header's within a factor of two, ``error_source`` says so, and the file is refused otherwise.
+Templates of SERVAL (Zechmeister et al. 2018) have the same extensions without CONT, in natural logarithms of barycentric Å (its
+keyword SERVAL BERV is applied already), with the header of one of the exposures; seen in its readers only, not in a file.
 The pipeline's SERVAL RV is relative to a template and therefore not taken. specutils has no loader for CARMENES.
 """
 
@@ -27,6 +29,7 @@ from maury.spectra import Spectra
 RESOLVING_POWER = {"VIS": 94_600.0, "NIR": 80_500.0}
 """Quirrenbach et al. 2018."""
 _N_VIS_ORDERS = 61
+_LARGEST_LN = 20.0  # of wavelengths in Å: 5 cm; no spectrum ends below 20 Å
 
 
 def matches(source: Source) -> bool:
@@ -92,7 +95,11 @@ def _read_orders(source: Source) -> list[Spectra]:
     shapes = {image.shape for image in images.values()}
     if len(shapes) != 1 or images["SPEC"].ndim != 2:
         raise ReadError(f"expected CARMENES images of one shape, got {', '.join(map(str, shapes))}; fetch the file again")
-    wavelength, velocity_frame = _barycentric(source, images["WAVE"])
+    with np.errstate(invalid="ignore"):
+        logarithmic = images["WAVE"].dtype.kind == "f" and np.nanmax(images["WAVE"]) < _LARGEST_LN
+    wavelength, velocity_frame = (
+        (np.exp(images["WAVE"].astype(np.float64)), "barycentric") if logarithmic else _barycentric(source, images["WAVE"])
+    )
     channel = _channel(source.hdus[0].header, len(wavelength))
     return build_orders(
         lambda order: _spectra(

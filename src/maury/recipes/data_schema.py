@@ -63,6 +63,9 @@ class PartRecipe(Strict):
     library: LibraryRecipe | None = None
     build: str | None = Field(default=None, description="recipe of `maury grid build` whose training set this part is")
     only: int | None = Field(default=None, ge=1, description="so many of the label sets of ``build``, spread evenly over all")
+    build_window: tuple[float, float, float] | None = Field(
+        default=None, description="[start, stop, spacing] in Å of the pixels that ``build`` makes, instead of its own"
+    )
     columns: dict[str, str] = Field(default_factory=dict, description="label -> column of this part's table")
     error_columns: dict[str, str] = Field(default_factory=dict, description="label -> column of its errors in this table")
     units: dict[str, str] = Field(default_factory=dict, description="label -> unit of this part's column")
@@ -90,6 +93,8 @@ class PartRecipe(Strict):
             )
         if self.only is not None and self.build is None:
             raise RecipeError(f"expected build beside only = {self.only} in part {self.name!r}, got none; name the grid recipe")
+        if self.build_window is not None and self.build is None:
+            raise RecipeError(f"expected build beside build_window in part {self.name!r}, got none; name the grid recipe")
         if self.library is None and self.build is None:
             for key in ("spectra", "table"):
                 if getattr(self, key) is None:

@@ -1,4 +1,4 @@
-"""The generator of Gebran (2024) and its inversion by principal components and networks, as a recipe describes them."""
+"""Networks as a recipe describes them: the generator of Gebran (2024), its inversion, and convolutions (Passegger 2020)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from maury.emulate.payne import PayneEmulator
 from maury.fit.fitter import ChiSquareFitter
 from maury.labels import LabelSet
 from maury.recipes.training_part import FluxError, Trained, TrainingPart
+from maury.regress.ensemble import EnsembleInferrer
 
 if TYPE_CHECKING:
     from maury.emulate.generator import GeneratorTraining
@@ -82,3 +83,22 @@ def train_inversion(part: TrainingPart, device: str, checkpoints: Path | None, p
         progress=progress,
     )
     return Trained(training.inferrer, {"network": training.history})
+
+
+def train_convolutions(part: TrainingPart, device: str, checkpoints: Path | None, progress: Progress | None = None) -> Trained:
+    """Convolutional networks of one topology that vote on each label."""
+    from maury.regress.cnn_training import train_cnn
+
+    config = part.recipe.train.cnn.to_config()
+    training = train_cnn(
+        part.spectra,
+        part.recipe.labels,
+        part.values,
+        config,
+        groups=part.groups,
+        device=device,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    ensemble = EnsembleInferrer.of(training.networks.wavelength, (training.networks,), ("network",), config.min_pixels)
+    return Trained(ensemble, {"network": training.history})

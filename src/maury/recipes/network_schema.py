@@ -11,7 +11,12 @@ from maury.emulate.generator_config import PRESETS as GENERATOR
 from maury.emulate.generator_config import GeneratorConfig
 from maury.emulate.payne_config import PRESETS as PAYNE
 from maury.emulate.payne_config import PayneConfig
+from maury.errors import UsageError
+from maury.networks.topology import PRESETS as TOPOLOGIES
+from maury.networks.topology import Topology
 from maury.recipes.data_schema import Strict
+from maury.regress.cnn_config import PRESETS as CNN
+from maury.regress.cnn_config import CnnConfig
 from maury.regress.pca_mlp_config import PRESETS as PCA_MLP
 from maury.regress.pca_mlp_config import PcaMlpConfig
 from maury.train.config import LoopConfig, Optimiser
@@ -79,6 +84,55 @@ class PcaMlpRecipe(ComponentsRecipe):
         return replace(config, snr=None if self.snr == "none" else self.snr)
 
 
+class CnnRecipe(Strict):
+    """Settings of :class:`maury.regress.CnnConfig` and its loop; what is not given is the preset's."""
+
+    preset: Literal["maury", "passegger2020", "starnet"] = "maury"
+    topology: str | None = Field(default=None, description="a name of maury.networks.topology.PRESETS, as in 5-rising-max-3")
+    joint: bool | None = None
+    members: int | None = None
+    validation_fraction: float | None = None
+    snr: tuple[float, float] | Literal["none"] | None = Field(default=None, description="'none': the spectra as they are")
+    min_pixels: int | None = None
+    optimiser: Optimiser | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    batch_size: int | None = None
+    max_epochs: int | None = None
+    check_every: int | None = None
+    patience: int | None = None
+    seed: int | None = None
+
+    def to_config(self) -> CnnConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible or there is no such topology.
+        """
+        config = _changed(CNN[self.preset], self.model_copy(update={"snr": None, "topology": None}))
+        if self.topology is not None:
+            config = replace(config, topology=topology_of(self.topology))
+        if self.snr is None:
+            return config
+        return replace(config, snr=None if self.snr == "none" else self.snr)
+
+
+def topology_of(name: str) -> Topology:
+    """A topology by its name.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name.
+    """
+    if name not in TOPOLOGIES:
+        raise UsageError(f"expected a topology among {', '.join(TOPOLOGIES)}, got {name!r}; correct the name")
+    return TOPOLOGIES[name]
+
+
 class GeneratorRecipe(Strict):
     """Settings of :class:`maury.emulate.generator_config.GeneratorConfig`; what is not given is the preset's.
 
@@ -117,7 +171,7 @@ class GeneratorRecipe(Strict):
         return replace(preset, autoencoder=autoencoder, label_network=network, fine_tune=tuning, **given)
 
 
-_Config = TypeVar("_Config", PayneConfig, PcaMlpConfig)
+_Config = TypeVar("_Config", PayneConfig, PcaMlpConfig, CnnConfig)
 
 
 def _changed(preset: _Config, recipe: Strict) -> _Config:

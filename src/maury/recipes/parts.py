@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maury.errors import RecipeError
 from maury.prepare import snr_sum
 from maury.prepare.grid import with_meta
+from maury.prepare.orders import Wanted, join_orders
 from maury.read import read_files
 from maury.read.library import read_library
 from maury.recipes.build_part import BASE, built_part
@@ -129,6 +130,7 @@ def _from_files(recipe: Recipe, part: PartRecipe, root: Path, left_out: LeftOut,
         paths = _in_table(paths, table, left_out)
     report = None if progress is None else lambda done, total: progress("read", done, total)
     result = read_files(paths, part.format, report, medium=part.medium, snr=part.assumed_snr)
+    result = join_orders(result, Wanted.by(recipe.preparation_of(part)))
     left_out += [(Path(failure.file).name, failure.reason) for failure in result.failures]
     if not result.spectra:
         raise RecipeError(f"expected spectra that can be read, got none of {len(paths)} files; the first: {left_out[-1][1]}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from maury.assess.calibration import ErrorModel, galgano2020_error_model
 from maury.assess.crossval import cross_validate
+from maury.assess.gap import SyntheticGap, stretches
 from maury.assess.inflation_along import fit_inflation_along
 from maury.assess.learn_errors import fit_error_inflation, fit_snr_error_model
 from maury.assess.metrics import LabelMetrics, label_metrics
@@ -20,7 +21,7 @@ from maury.assess.region import TrainingRegion
 from maury.emulate.cannon import CannonConfig, condition_number
 from maury.errors import RecipeError
 from maury.estimates import LabelEstimates
-from maury.fit.inferrer import own_labels
+from maury.fit.inferrer import FittedInferrer, ModelInferrer, own_labels
 from maury.fit.starts import PhotometricStarts
 from maury.grids.isochrones import read_isochrones
 from maury.model import Model
@@ -28,6 +29,8 @@ from maury.recipes.dataset import TrainingSet, load_training_set
 from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
 from maury.recipes.training_part import FluxError
+from maury.regress.ensemble import EnsembleInferrer
+from maury.spectra import Spectra
 from maury.train.splits import k_folds
 
 if TYPE_CHECKING:
@@ -122,8 +125,30 @@ def train_on(
     if recipe.train.method == "cannon":
         polynomial = CannonConfig(recipe.train.order, recipe.train.terms).polynomial(labels.names)
         condition = condition_number(labels, training_set.values, polynomial)
-    model = replace(model, provenance=provenance_of(recipe, training_set, scores, condition, trained.flux_error))
+    about = provenance_of(recipe, training_set, scores, condition, trained.flux_error)
+    model = replace(model, provenance=about, gap=training_gap(training_set.spectra, trained.inferrer))
     return TrainingRun(model, training_set, scored, held_out, scores, condition, trained.histories, trained.flux_error)
+
+
+def training_gap(spectra: Spectra, inferrer: ModelInferrer) -> SyntheticGap | None:
+    """What tells how far a spectrum lies from the training spectra; None if there are too few of them.
+
+    In the windows that an ensemble's networks look at, else on the whole grid. A fit that marginalises the continuum sees no gap
+    in it.
+
+    Parameters
+    ----------
+    spectra : prepared, on the inferrer's grid.
+    """
+    if isinstance(inferrer, EnsembleInferrer):
+        seen = np.isin(inferrer.wavelength, np.concatenate([stack.wavelength for stack in inferrer.networks]))
+        return SyntheticGap.from_training(spectra, stretches(inferrer.wavelength, seen))
+    modes = None
+    if isinstance(inferrer, FittedInferrer) and inferrer.fitter.continuum is not None:
+        emulator = inferrer.emulator
+        factors = inferrer.fitter.continuum.extend(emulator).model_covariance.factors
+        modes = None if factors is None else factors[:, emulator.model_covariance.rank :].T
+    return SyntheticGap.from_training(spectra, modes=modes)
 
 
 def check_device(recipe: Recipe, device: str) -> None:

@@ -17,7 +17,8 @@ from maury.prepare import Preparation
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
-from maury.recipes.network_schema import GeneratorRecipe, PayneRecipe, PcaMlpRecipe
+from maury.recipes.network_schema import CnnRecipe, GeneratorRecipe, PayneRecipe, PcaMlpRecipe
+from maury.recipes.sweep_schema import SweepRecipe, WindowRecipe
 from maury.recipes.toml import parse, read_toml
 from maury.recipes.train_schema import (
     ContinuumRecipe,
@@ -108,6 +109,7 @@ class Recipe(_Strict):
     errors: ErrorsRecipe = ErrorsRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     experiment: ExperimentRecipe | None = None
+    sweep: SweepRecipe | None = None
     quick: dict[str, Any] = Field(default_factory=dict, description="what `maury train --quick` changes: keys as in the recipe")
 
     def check(self) -> None:
@@ -129,6 +131,12 @@ class Recipe(_Strict):
             members = [table.to_config().members for table in (self.experiment.checker, self.experiment.own_checker)]
             if max(members) > 1:  # others would have seen what one holds back
                 raise RecipeError(f"expected members = 1 of the checkers in [experiment], got {max(members)}; correct it")
+        if self.sweep is not None:
+            if self.train.method != "cnn":
+                raise RecipeError(
+                    f"expected train.method = 'cnn' for [sweep], got {self.train.method!r}; correct it or leave [sweep] out"
+                )
+            self.sweep.check(self.labels, self.preparation)
         if self.quick:
             quick_version(self)
 
@@ -210,10 +218,13 @@ _TABLES: dict[str, type[BaseModel]] = {
     "train.payne": PayneRecipe,
     "train.generator": GeneratorRecipe,
     "train.pca_mlp": PcaMlpRecipe,
+    "train.cnn": CnnRecipe,
     "experiment": ExperimentRecipe,
     "experiment.checker": PcaMlpRecipe,
     "experiment.own_checker": PcaMlpRecipe,
     "experiment.small": PayneRecipe,
+    "sweep": SweepRecipe,
+    "sweep.window": WindowRecipe,
     "fit": FitRecipe,
     "fit.continuum": ContinuumRecipe,
     "fit.prior": PriorRecipe,

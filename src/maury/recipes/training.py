@@ -20,7 +20,7 @@ from maury.labels import LabelSet
 from maury.protocols import Emulator
 from maury.recipes.dataset import TrainingSet
 from maury.recipes.learn_cannon import CannonLearner
-from maury.recipes.learn_networks import GeneratorLearner, train_inversion
+from maury.recipes.learn_networks import GeneratorLearner, train_convolutions, train_inversion
 from maury.recipes.learn_payne import PayneLearner
 from maury.recipes.schema import Recipe
 from maury.recipes.training_part import Trained, TrainingPart
@@ -57,6 +57,8 @@ class Trainer:
         part = TrainingPart.of(self.recipe, self.training_set, stars)
         if self.recipe.train.method == "pca_mlp":
             return train_inversion(part, self.device, self.checkpoints, progress)
+        if self.recipe.train.method == "cnn":
+            return train_convolutions(part, self.device, self.checkpoints, progress)
         learner = self._learner(part, progress)
         fitter = self.fitter(learner.label_set, part.values)
         emulator = self.with_model_error(learner.emulator(fitter))
