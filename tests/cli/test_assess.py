@@ -132,7 +132,7 @@ def refused(error: type[MauryError], text: str, folder: Path, spectra: list[Path
 
 
 def test_nothing_to_compare_with(folder: Path, files: list[Path]) -> None:
-    refused(UsageError, "expected --groups, --labels, --resolving-power or --fwhm, got none", folder, files)
+    refused(UsageError, "expected --groups, --labels, --resolving-power, --fwhm or --gap, got none", folder, files)
     refused(UsageError, "expected --groups together with --output", folder, files, fwhm=[5.0], output=folder / "x.safetensors")
     refused(UsageError, "above 0, got -5", folder, files, fwhm=[-5.0])
     refused(UsageError, "expected variant 'debiased' or 'as_published'", folder, files, fwhm=[5.0], variant="mine")

@@ -19,10 +19,11 @@ from sweep_sample import write_library, write_recipe
 from typer.testing import CliRunner
 
 from maury.cli import app, main
+from maury.errors import UsageError
 from maury.recipes import load_recipe
 from maury.recipes.sweep import MODEL_FILE, SweepResult, SweepState, run_sweep
 from maury.store import read_model_file
-from maury.train.sweep import Workers
+from maury.train.sweep import Failure, Sweep, Workers
 
 N_NETWORKS = 6
 DASK = [sys.executable, "-m", "dask"]
@@ -41,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_library(tmp_path_factory.mktemp("data"))
     labels = [["teff"], ["logg"], ["teff", "logg"]]
     file = write_recipe(folder / "small.toml", architectures=["small"], joined=[], labels=labels, repeats=2)
-    text = file.read_text().replace("max_epochs = 2", "max_epochs = 60\npatience = 0").replace("[64, 32]", "[64]")
+    text = file.read_text().replace("max_epochs = 2", "max_epochs = 25\npatience = 0").replace("[64, 32]", "[64]")
     file.write_text(text.split("[[sweep.window]]\nstart = 5120")[0])
     return folder
 
@@ -81,10 +82,11 @@ def cluster(folder: Path) -> Iterator[str]:
     )
     started = [scheduler]
     try:
-        until(file.exists)
+        until(lambda: file.exists() and file.read_text().endswith("}"))  # it is not written at once
+        address = json.loads(file.read_text())["address"]
         two = ["--nworkers", "2", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "scratch")]
-        started.append(subprocess.Popen([*DASK, "worker", "--scheduler-file", str(file), *two], **options))
-        yield json.loads(file.read_text())["address"]
+        started.append(subprocess.Popen([*DASK, "worker", address, *two], **options))
+        yield address
     finally:
         for process in started:
             os.killpg(process.pid, signal.SIGKILL)
@@ -96,16 +98,35 @@ def test_a_worker_of_a_dask_cluster_is_killed(root: Path, alone: SweepResult, tm
     with cluster(tmp_path) as address:
 
         def kill(state: SweepState) -> None:
-            if killed or state.done == 0:
-                return
             with Client(address, set_as_default=False) as client:
                 busy = [worker for worker, tasks in client.processing().items() if tasks]
-                killed.extend(client.run(os.getpid, workers=busy[:1]).values())
-            os.kill(killed[0], signal.SIGKILL)
+                if busy and not killed:
+                    killed.extend(client.run(os.getpid, workers=busy[:1]).values())
+                    os.kill(killed[0], signal.SIGKILL)
 
         run_sweep(load_recipe(root / "small.toml"), root, tmp_path / "sweep", Workers(scheduler=address), watch=kill)
-    assert len(killed) == 1
+        assert len(killed) == 1
+        with pytest.raises(UsageError, match="expected workers that see the folder /nowhere, got one that does not, tcp://"):
+            deaths([], Workers(scheduler=address, folder=Path("/nowhere")))
     check_like(alone, tmp_path / "sweep")
+
+
+def test_a_task_that_kills_its_workers_is_a_failure() -> None:
+    """A signal that is ignored is a task, the one that can not be is the end of a worker."""
+    done = deaths([signal.SIGURG, signal.SIGKILL, signal.SIGURG], Workers(2))
+    assert done == {
+        signal.SIGURG: [None, None],
+        signal.SIGKILL: [Failure("its worker process died again and again; is there enough memory?")],
+    }
+
+
+def deaths(signals: list[signal.Signals], workers: Workers) -> dict[signal.Signals, list[object]]:
+    """What comes out of workers that get these signals while they work."""
+    found: dict[signal.Signals, list[object]] = {}
+    tasks = iter(signals)
+    sweep = Sweep(lambda: next(tasks, None), signal.raise_signal, lambda task, out: found.setdefault(task, []).append(out))
+    sweep.run(workers)
+    return found
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl_c"])

@@ -27,6 +27,7 @@ ORDERS = tuple(range(118, 57, -1))
 N_PIXELS = 4096
 RESOLVING_POWER = 94_600.0
 _GRATING = 614_000.0  # Å
+_COARSE = 0.05  # Å, between which a cubic does: the lines of DWARF have a sigma of 0.4 Å at least
 _HALF_LENGTH = 0.0078  # of an order on the detector, over its wavelength: 137 Å at 8800 Å, 2.8 pixels per resolution element
 
 
@@ -40,7 +41,9 @@ def write_dwarf_archive(folder: Path, nodes: Sequence[PhoenixNode], wavelength: 
     """A folder of PHOENIX files with the spectra of :data:`DWARF`, as ``phoenix_files.write_phoenix`` makes of its own."""
     write_wave(folder / WAVE_PATH, wavelength)
     values = np.array([[node.teff, node.logg, node.m_h, node.alpha_m] for node in nodes])
-    for node, flux in zip(nodes, DWARF.flux(wavelength, values), strict=True):
+    coarse = np.arange(wavelength[0] - 1.0, wavelength[-1] + 1.0, _COARSE)
+    fluxes = CubicSpline(coarse, DWARF.flux(coarse, values), axis=1)(wavelength)
+    for node, flux in zip(nodes, fluxes, strict=True):
         write_spectrum(folder / node.path, node, LEVEL * (node.teff / 4000.0) ** 4 * flux)
     return folder
 
@@ -88,7 +91,7 @@ def write_carmenes_vis(
 
 def _seen(wavelength: np.ndarray, labels: Sequence[float], vsini: float) -> np.ndarray:
     """The star in its rest frame through rotation and instrument, 1 in the median."""
-    coarse = np.arange(wavelength.min() - 5.0, wavelength.max() + 5.0, 0.05)  # its lines have a sigma of 0.4 Å at least
+    coarse = np.arange(wavelength.min() - 5.0, wavelength.max() + 5.0, _COARSE)
     fine = np.arange(coarse[0], coarse[-1], 0.01)
     flux = CubicSpline(coarse, DWARF.flux(coarse, [[*labels, *([0.0] * (4 - len(labels)))]])[0])(fine)[None]
     flux = convolve_instrument(fine, flux, resolving_power=RESOLVING_POWER, native_resolving_power=5e5)

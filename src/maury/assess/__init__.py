@@ -9,5 +9,7 @@
 * :mod:`~maury.assess.emulation`: how well spectra are generated. :mod:`~maury.assess.resolution`: what line widths do to labels.
 * :mod:`~maury.assess.quality`: named cuts that set flags.
 * :mod:`~maury.assess.region`: hull, Mahalanobis distance and local density of the training labels.
+* :mod:`~maury.assess.gap`, :mod:`~maury.assess.gap_window`, :mod:`~maury.assess.domain`: how far spectra lie from those that a
+  model was trained on.
 * :mod:`~maury.assess.mdwarf`: sequences of M dwarfs.
 """

@@ -36,6 +36,9 @@ def assess(
         list[float] | None, typer.Option("--resolving-power", help="Refit spectra degraded to this R; may be repeated.")
     ] = None,
     fwhm: Annotated[list[float] | None, typer.Option("--fwhm", help="The same for a line width in Å.")] = None,
+    velocities: Annotated[
+        Path | None, typer.Option("--velocities", help="Table with columns file and rv (km/s) that replaces the headers'.")
+    ] = None,
     gap: Annotated[bool, typer.Option("--gap", help="How far the spectra lie from those the model was trained on.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the model with errors from the repeat visits.")
@@ -67,7 +70,8 @@ def assess(
     columns = label_columns(label_column or [], loaded.labels.names)
     console = output_console()
     with stage_bars() as report:
-        batches = _read(console, spectra, report, format=format, medium=cast("Medium | None", medium), snr=snr)
+        said = cast("Medium | None", medium)
+        batches = _read(console, loaded, spectra, velocities, report, format=format, medium=said, snr=snr)
         formal = _formal(loaded, batches, report)
         if plots is not None:
             plots.mkdir(parents=True, exist_ok=True)
@@ -104,10 +108,20 @@ def _checked(
 
 
 def _read(
-    console: Console, files: list[Path], report: Report, *, format: str | None, medium: Medium | None, snr: float | None
+    console: Console,
+    model: Model,
+    files: list[Path],
+    velocities: Path | None,
+    report: Report,
+    *,
+    format: str | None,
+    medium: Medium | None,
+    snr: float | None,
 ) -> list[Spectra]:
-    """All spectra that can be read; those that can not are listed."""
+    """All spectra that can be read, orders of a file joined as `maury infer` does; those that can not are listed."""
+    from maury.cli.infer import with_velocities
     from maury.errors import ReadError
+    from maury.prepare.orders import Wanted, join_orders
     from maury.read import read_files
 
     result = read_files(files, format, lambda done, total: report("read", done, total), medium=medium, snr=snr)
@@ -115,7 +129,9 @@ def _read(
         raise ReadError(f"expected spectra that can be read, got none of {len(files)}; the first: {result.failures[0].reason}")
     for failure in result.failures:
         console.print(f"not read: {Path(failure.file).name}: {failure.reason}", markup=False, soft_wrap=True)
-    return result.spectra
+    if velocities is not None:
+        result = with_velocities(result, velocities)
+    return join_orders(result, Wanted.by(model.preparation)).spectra
 
 
 def _formal(model: Model, batches: list[Spectra], report: Report) -> LabelEstimates:

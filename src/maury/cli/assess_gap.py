@@ -39,11 +39,11 @@ def assess_gap(
     """
     from maury.assess.domain import set_gap
     from maury.assess.gap import largest
+    from maury.errors import UsageError
 
     prepared = model.preparation.prepare_each(batches)
     if prepared.spectra is None:
-        console.print("\nno spectrum could be prepared: there is no gap to measure")
-        return
+        raise UsageError(f"expected spectra that can be prepared, got none; the first: {prepared.failures[0].reason}")
     first = [0]
     for batch in batches:
         first.append(first[-1] + len(batch))

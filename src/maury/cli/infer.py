@@ -78,7 +78,7 @@ def infer(
             snr=snr,
         )
         if velocities is not None:
-            result = _with_columns(result, velocities, _VELOCITY)
+            result = with_velocities(result, velocities)
         if photometry is not None:
             result = _with_columns(result, photometry, _PHOTOMETRY)
         result = join_orders(result, Wanted.by(loaded.preparation))
@@ -141,6 +141,11 @@ _PHOTOMETRY = {
     "m_g": ("mag", "absolute Gaia G magnitude as given, corrected for extinction"),
 }
 """Columns a table may bring to spectra: unit here and what they are."""
+
+
+def with_velocities(result: ReadResult, path: Path) -> ReadResult:
+    """The same spectra with the velocities of a table (columns file, rv) in place of their headers'; raises as ReadError."""
+    return _with_columns(result, path, _VELOCITY)
 
 
 def _with_columns(result: ReadResult, path: Path, columns: dict[str, tuple[str, str]]) -> ReadResult:

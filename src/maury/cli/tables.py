@@ -66,7 +66,7 @@ def names_in_tables(estimates: LabelEstimates) -> list[str]:
 def read_labels(
     path: Path, file_column: str, columns: dict[str, str], model: Model, spectra: Sequence[str]
 ) -> NDArray[np.float64]:
-    """(n, K) known labels of the spectra in label units, NaN where unknown.
+    """(n, K) known labels of the spectra in label units, NaN where unknown, as a velocity that is fitted along may be.
 
     Parameters
     ----------
@@ -80,22 +80,25 @@ def read_labels(
     import numpy as np
 
     from maury.errors import ReadError
+    from maury.fit.inferrer import own_labels
     from maury.recipes.label_table import numbers
 
     table = _table(path, file_column, *columns.values())
+    wanted = own_labels(model.inferrer).names
     recipe = {entry["name"]: entry.get("column", "") for entry in model.provenance.get("recipe", {}).get("label", [])}
     found = {name: recipe[name] if recipe.get(name) in table.colnames else name for name in model.labels.names} | columns
-    absent = [name for name, column in found.items() if column not in table.colnames]
+    absent = [name for name, column in found.items() if column not in table.colnames and name in wanted]
     if absent:
         raise ReadError(
-            f"expected columns {', '.join(model.labels.names)} in {path}, got {', '.join(table.colnames[:30])}; "
+            f"expected columns {', '.join(wanted)} in {path}, got {', '.join(table.colnames[:30])}; "
             f"say which column it is with --label-column {absent[0]}=COLUMN"
         )
     row_of = {Path(str(file).strip()).name: row for row, file in enumerate(table[file_column])}
     rows = np.array([row_of.get(name, -1) for name in spectra])
     if rows.max() < 0:
         raise ReadError(f"expected column {file_column!r} of {path} to name the spectra, got no match; name another column")
-    values = np.column_stack([numbers(table, found[name]) for name in model.labels.names])
+    unknown = np.full(len(table), np.nan)
+    values = np.column_stack([numbers(table, found[n]) if found[n] in table.colnames else unknown for n in model.labels.names])
     return np.asarray(np.where(rows[:, None] >= 0, values[rows], np.nan))
 
 

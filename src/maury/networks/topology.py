@@ -103,6 +103,7 @@ chooses 5, 8 to 64 and halving from 256 or 512. Names are ``convolutions-filters
 
 PRESETS: Mapping[str, Topology] = {
     "starnet": Topology((4, 16), kernel=8, pool_size=4, dense=(256, 128)),
+    "fast": Topology((8, 16), kernel=8, stride=8, pool="none", dense=(64, 32)),
     "small": Topology((8, 16), kernel=8, stride=4, pool="none", dense=(64, 32)),
     "small-wide": Topology((16, 32), kernel=8, stride=4, pool="none", dense=(128, 32)),
     "small-deep": Topology((8, 16, 32), kernel=8, stride=2, pool="none", dense=(64, 32)),
@@ -110,4 +111,4 @@ PRESETS: Mapping[str, Topology] = {
     **PASSEGGER2020,
 }
 """Topologies by name. ``starnet``: that of Fabbro+2018, as released (METHODS 1). ``small`` and its relatives: strides instead of
-pooling, for large ensembles that are to be fast."""
+pooling; ``fast``: each convolution sees each pixel once, for large ensembles."""

@@ -130,16 +130,20 @@ def run_sweep(
                 folder.prepare(recipe, sweep, names, data, progress)
                 who = Workers(min(who.processes, planner.n_left), who.scheduler, folder.path)
                 _train(planner, Training(recipe, folder, options.device), who, watch)
-        rows = read_rows(folder)
-        table = runs_table(rows, recipe.labels, sweep)
-        _write_table(table, folder)
-        ensemble = build_ensemble(recipe, sweep, folder, rows)
-        model_id = None
-        if ensemble is not None:
-            model_id = save_model(ensemble.model, folder.path / MODEL_FILE)
-        else:
-            (folder.path / MODEL_FILE).unlink(missing_ok=True)  # that of looser thresholds
-        return SweepResult(rows, table, ensemble, model_id)
+        return _result(recipe, sweep, folder)
+
+
+def _result(recipe: Recipe, sweep: SweepRecipe, folder: SweepFolder) -> SweepResult:
+    """Table and ensemble of all that is in the folder, written there."""
+    rows = read_rows(folder)
+    table = runs_table(rows, recipe.labels, sweep)
+    _write_table(table, folder)
+    ensemble = build_ensemble(recipe, sweep, folder, rows)
+    file = folder.path / MODEL_FILE
+    if ensemble is None:
+        file.unlink(missing_ok=True)  # that of looser thresholds
+        return SweepResult(rows, table, None, None)
+    return SweepResult(rows, table, ensemble, save_model(ensemble.model, file))
 
 
 def _planner(recipe: Recipe, folder: SweepFolder, options: SweepOptions) -> tuple[Planner, list[str]]:

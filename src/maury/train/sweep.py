@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from maury.errors import MauryError, UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_DEATHS = 3  # of worker processes during one task
 _ANSWER_SECONDS = 30  # that a scheduler and its first worker have to answer
+_LOOK_SECONDS = 2  # between two looks whether workers have come
 _CLOSE_SECONDS = 5  # that workers have to end by themselves; they are killed then
 
 Task = TypeVar("Task")
@@ -88,26 +90,25 @@ class Sweep(Generic[Task, Result]):
             return Failure(reason_of(failure))
 
     def _on_cluster(self, workers: Workers) -> None:
+        finished: SimpleQueue[Future[Result]] = SimpleQueue()
+        running: dict[Future[Result], Task] = {}
         with _client(workers) as client:
-            from distributed import as_completed
-
-            running: dict[Future[Result], Task] = {}
-            finished = as_completed(loop=client.loop, raise_errors=False)
-
-            def fill() -> None:
-                room = max(1, sum(client.nthreads().values()))
-                while len(running) < room and (task := self.next_task()) is not None:
-                    future = client.submit(self.function, task, pure=False)
-                    running[future] = task
-                    finished.add(future)
-
-            fill()
+            self._fill(client, running, finished)
             while running:
-                future = next(finished)
-                task = running.pop(future)
-                self.done(task, _outcome(future))
-                future.release()
-                fill()
+                with suppress(Empty):
+                    future = finished.get(timeout=_LOOK_SECONDS)
+                    task = running.pop(future)
+                    self.done(task, _outcome(future))
+                    future.release()
+                self._fill(client, running, finished)  # for the worker that is free now, and for those that have come
+
+    def _fill(self, client: Client, running: dict[Future[Result], Task], finished: SimpleQueue[Future[Result]]) -> None:
+        """A task for each worker that has none."""
+        room = max(1, sum(client.nthreads().values()))
+        while len(running) < room and (task := self.next_task()) is not None:
+            future = client.submit(self.function, task, pure=False)
+            running[future] = task
+            future.add_done_callback(finished.put)
 
 
 def reason_of(failure: BaseException) -> str:
