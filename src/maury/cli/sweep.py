@@ -74,7 +74,7 @@ def sweep(
             typer.echo(f"maury: what is finished stays in {output}; the same command goes on there", err=True)
             raise
     settings = sweep_of(ready)
-    _print(output_console(), result, labels, settings)
+    _print(output_console(), result, labels, settings, output)
     _figure(result, labels, settings, output)
     if result.ensemble is None:
         raise RecipeError(
@@ -119,11 +119,14 @@ def _figure(result: SweepResult, labels: tuple[Label, ...], settings: SweepRecip
 # -- tables -------------------------------------------------------------------------------------------------------------------
 
 
-def _print(console: Console, result: SweepResult, labels: tuple[Label, ...], settings: SweepRecipe) -> None:
+def _print(console: Console, result: SweepResult, labels: tuple[Label, ...], settings: SweepRecipe, output: Path) -> None:
+    from maury.recipes.sweep import MODEL_FILE
     from maury.recipes.sweep_screening import failures
 
     n_failed = sum(not row.is_done for row in result.rows)
-    console.print(f"{len(result.rows)} networks, {n_failed} failed", markup=False)
+    seconds = sum(row.seconds for row in result.rows if row.is_done)
+    rate = f"; {60 * (len(result.rows) - n_failed) / seconds:.1f} networks a minute in each process" if seconds > 0 else ""
+    console.print(f"{len(result.rows)} networks, {n_failed} failed{rate}", markup=False)
     for reason, number in failures(result.rows).items():
         console.print(f"  {number} x {reason}", markup=False, soft_wrap=True)
     _print_best(console, result, labels, settings)
@@ -131,7 +134,8 @@ def _print(console: Console, result: SweepResult, labels: tuple[Label, ...], set
     _print_findings(console, result, labels)
     if result.ensemble is not None:
         _print_ensemble(console, result.ensemble, settings)
-        console.print(f"\nmodel {result.model_id} of {len(result.ensemble.members)} labels written", markup=False)
+        known = len(result.ensemble.members)
+        console.print(f"\nmodel {result.model_id} of {known} labels written to {output / MODEL_FILE}", markup=False)
 
 
 def _rows(console: Console, heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], n_text: int) -> None:

@@ -165,7 +165,7 @@ class Resample:
             raise UsageError(
                 f"expected a radial velocity (meta rv, km/s) to reach the rest frame, got none for "
                 f"{_some(spectra.ids[unknown])}; "
-                'give it, or set missing_velocity = "zero"'
+                'give it (maury rv measures it, --velocities gives it), or set missing_velocity = "zero"'
             )
         return spectra, doppler_factor(rv)
 
