@@ -2,7 +2,7 @@
 
 Networks of random weights of the right shapes. ``EnsembleInferrer.infer`` (numpy, votes counted, mode and interval included) on
 two cores and on one stands against PyTorch's own convolutions one network after another on as many threads, without counting;
-both treat the same spectra in the same run, and agreement is that of the votes. The aim of 10,000 spectra a second is for 50 members.
+both treat the same spectra in the same run, and agreement is that of the votes. The aim: 10,000 spectra a second with 50 members.
 """
 
 from __future__ import annotations

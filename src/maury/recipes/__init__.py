@@ -7,6 +7,10 @@
   :mod:`~maury.recipes.label_units`), :mod:`~maury.recipes.joins` rows to spectra, :mod:`~maury.recipes.stacking` visits to stars.
 * :mod:`~maury.recipes.training`: its train section -> inferrer.
 * :mod:`~maury.recipes.run`: all of it, with cross-validation and calibrated errors.
+* :mod:`~maury.recipes.sweep`: many trainings of one recipe with a table [sweep]; its table :mod:`~maury.recipes.sweep_schema`,
+  what is trained (:mod:`~maury.recipes.sweep_plan`), on which spectra (:mod:`~maury.recipes.sweep_data`), one training
+  (:mod:`~maury.recipes.sweep_trial`), which are accepted (:mod:`~maury.recipes.sweep_screening`) and vote
+  (:mod:`~maury.recipes.sweep_ensemble`).
 * ``builtin/``: the recipes that come with the package.
 """
 

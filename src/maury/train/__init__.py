@@ -4,4 +4,5 @@
 * :mod:`~maury.train.scaling`: labels as a network sees them.
 * :mod:`~maury.train.loop`: the one training loop of every network (needs torch).
 * :mod:`~maury.train.checkpoint`: what lets a killed training go on where it was.
+* :mod:`~maury.train.sweep`: many tasks in processes or on a cluster, restartable; it knows neither data nor networks.
 """
