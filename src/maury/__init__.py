@@ -15,15 +15,14 @@ The map. Data walks down this list, and a room imports only from rooms above it 
     ``networks train emulate regress``
 * 5 infer         chi-square, batched Levenberg-Marquardt, starts, velocity, regions: Emulator + Fitter -> LabelEstimates
     ``fit``
-* 6 assess        metrics, cross-validation, error models, repeat visits, emulator accuracy, quality cuts, training region, the gap
-                  between training spectra and others
+* 6 assess        metrics, cross-validation, error models, repeat visits, emulator accuracy, quality cuts, training region,
+                  the gap between training spectra and others
     ``assess``
 * 7 publish       LabelEstimates -> catalogue files, generated spectra; figures
     ``catalogue report``
 * across the flow
     ``model store`` what is saved; ``models`` those that ship; ``recipes`` one TOML file = one training, or one sweep;
-    ``demo``;
-    ``cli`` the commands
+    ``demo``; ``cli`` the commands
 
 One spectrum's way through the house: ``cli/infer.py`` -> ``read/`` -> ``store.load_model`` -> ``model.Model.infer``
 (``prepare/``, ``fit/``, ``assess/``) -> ``catalogue/``.
