@@ -35,7 +35,7 @@ def ensemble(name: str, n: int, workers: int) -> Row:
     label_set = LabelSet.from_training([make_label("teff", "K")], np.array([[3500.0], [5000.0]])).scaled_to_range()
     inputs = Inputs(8799.6 + 0.07 * np.arange(N_PIXELS), np.ones(N_PIXELS, np.float32), 0.1)
     networks = CnnNetworks(label_set, inputs, PRESETS[name], network.numpy_layers())
-    inferrer = EnsembleInferrer(label_set, inputs.wavelength, (networks,), (name,), workers=workers)
+    inferrer = EnsembleInferrer(label_set, inputs.wavelength, (networks,), (tuple(map(str, range(N_MEMBERS))),), workers=workers)
     flux = (1.0 + 0.1 * np.random.default_rng(27).standard_normal((n, N_PIXELS))).astype(np.float32)
     ones = np.ones(flux.shape, np.float32)
     spectra = Spectra.from_arrays(inputs.wavelength, flux, ivar=ones, medium="vacuum", frame="rest")

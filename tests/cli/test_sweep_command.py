@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from sweep_sample import write_library, write_recipe
 from typer.testing import CliRunner
 
 from maury.cli import app, main
-from maury.errors import UsageError
+from maury.errors import RecipeError, UsageError
 from maury.recipes import load_recipe
+from maury.recipes.run import check_device
 from maury.recipes.sweep import MODEL_FILE, SweepResult, SweepState, run_sweep
 from maury.store import read_model_file
 from maury.train.sweep import Failure, Sweep, Workers
@@ -108,6 +110,9 @@ def test_a_worker_of_a_dask_cluster_is_killed(root: Path, alone: SweepResult, tm
         assert len(killed) == 1
         with pytest.raises(UsageError, match="expected workers that see the folder /nowhere, got one that does not, tcp://"):
             deaths([], Workers(scheduler=address, folder=Path("/nowhere")))
+        device = partial(check_device, load_recipe(root / "small.toml"), "cuda:99")
+        with pytest.raises(RecipeError, match="expected a GPU for the device 'cuda:99', got none that PyTorch can use"):
+            Workers(scheduler=address, folder=tmp_path, ready=device).check()
     check_like(alone, tmp_path / "sweep")
 
 
@@ -203,6 +208,7 @@ def test_nothing_is_accepted(
         (["--quick"], "expected a recipe with a table [quick], got 'small' without"),
         (["--device", "tpu"], "expected the device cpu or cuda"),
         (["--window", "1-2"], "expected windows among 5010-5090, 5120-5200, got '1-2'; correct --window"),
+        (["--window", "1-2", "--table"], "expected windows among 5010-5090, 5120-5200, got '1-2'; correct --window"),
     ],
 )
 def test_wrong_options(options: list[str], sentence: str, root: Path, tmp_path: Path) -> None:
@@ -211,9 +217,19 @@ def test_wrong_options(options: list[str], sentence: str, root: Path, tmp_path: 
     assert sentence in str(ended.exception)
 
 
+def test_ctrl_c_with_fresh_does_not_ask_to_delete_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maury.recipes.sweep.run_sweep", interrupted)
+    ended = CliRunner().invoke(app, ["sweep", str(root / "small.toml"), "-o", str(tmp_path / "sweep"), "--fresh"])
+    assert "the same command without --fresh goes on there" in ended.output
+
+
 def test_no_scheduler_there(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maury.train.sweep._ANSWER_SECONDS", 1)
     recipe = write_recipe(tmp_path / "small.toml")
     command = ["sweep", str(recipe), "--data", str(root), "-o", str(tmp_path / "sweep"), "--scheduler", "tcp://127.0.0.1:9"]
     ended = CliRunner().invoke(app, command)
     assert str(ended.exception).startswith("expected a Dask scheduler at tcp://127.0.0.1:9, got ")
+    assert list((tmp_path / "sweep" / "data").iterdir()) == []  # said before the spectra are prepared

@@ -59,7 +59,7 @@ def _ensemble(*, joint: bool) -> Callable[[Spectra, np.ndarray], ModelInferrer]:
     def train(spectra: Spectra, values: np.ndarray) -> ModelInferrer:
         middle = spectra.with_pixels(**{name: getattr(spectra, name)[..., 20:100] for name in ("wavelength", "flux", "ivar")})
         stacks = tuple(train_cnn(some, LABELS, values, config).networks for some in (spectra, middle))
-        return EnsembleInferrer.of(np.array(spectra.wavelength), stacks, ("all", "middle"))
+        return EnsembleInferrer.of(np.array(spectra.wavelength), stacks, (("a", "b", "c"), ("d", "e", "f")))
 
     return train
 

@@ -25,7 +25,7 @@ from maury.read import read_files
 from maury.spectra import Spectra, empty_meta
 
 LABELS = ("teff", "logg", "m_h", "v_micro", "vsini", "delta_rv")
-MODEL_ID = "8bdef1dc5644"
+MODEL_ID = "f8f329b17a4c"
 EXPECTED = {  # labels and quoted errors of this model, from maury infer gaia-rvs
     "HD176650": ((4576.35, 2.2546, -0.1622, 0.4906, 0.0, 0.0151), (47.05, 0.1541, 0.0544, 0.0951, 2.051, 0.2100)),
     "KOI-001": ((5814.05, 4.2265, -0.0498, 1.2615, 0.0, -1.0863), (221.11, 0.4724, 0.0925, 0.3044, 8.368, 0.8059)),

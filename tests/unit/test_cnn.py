@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from maury.errors import UsageError
+from maury.flags import FitStatus, ResultFlag
 from maury.grids import AnalyticSpectra
 from maury.labels import LabelSet, make_label
 from maury.networks.cnn1d import StackedCnn1d
@@ -151,24 +152,45 @@ def networks() -> CnnNetworks:
 class TestEnsemble:
     def test_every_network_votes_and_has_a_name(self, networks: CnnNetworks) -> None:
         spectra = STAR.spectra(WAVELENGTH, values(5, 3), snr=300, seed=4)
-        ensemble = EnsembleInferrer.of(WAVELENGTH, (networks, networks.only("logg")), ("both", "gravity"))
+        ensemble = EnsembleInferrer.of(WAVELENGTH, (networks, networks.only("logg")), (("a", "b"), ("c", "d")))
         votes = ensemble.votes(spectra)
         assert ensemble.n_members == (2, 4)
         assert [v.shape for v in votes.values] == [(5, 2), (5, 4)]
-        assert votes.names == (("both#0", "both#1"), ("both#0", "both#1", "gravity#0", "gravity#1"))
+        assert votes.names == (("a", "b"), ("a", "b", "c", "d"))
         good = np.ones(spectra.flux.shape, bool)
         np.testing.assert_allclose(votes.values[0], networks.predict(spectra.flux, good)[:, :, 0], rtol=1e-6)
+
+    def test_a_network_without_its_window_does_not_vote(self, networks: CnnNetworks) -> None:
+        """Two windows; half of the stars lack the second, where the only networks for log g look."""
+        wavelength = np.concatenate([WAVELENGTH, WAVELENGTH + 1000.0])
+        gravity = networks.only("logg")
+        there = replace(gravity, inputs=replace(gravity.inputs, wavelength=WAVELENGTH + 1000.0))
+        ensemble = EnsembleInferrer.of(wavelength, (networks.only("teff"), there), (("a", "b"), ("c", "d")))
+        near = STAR.spectra(WAVELENGTH, values(6, 3), snr=300, seed=4)
+        flux, ivar = (np.concatenate([array, array], axis=1) for array in (near.flux, near.ivar))
+        ivar[:3, 120 + 50 :] = 0.0  # 50 of 120 pixels are left
+        found = ensemble.infer(near.with_pixels(wavelength=wavelength, flux=flux, ivar=ivar))
+        assert np.isfinite(found.values[:, 0]).all()
+        np.testing.assert_array_equal(np.isnan(found.values[:, 1]), [True] * 3 + [False] * 3)
+        np.testing.assert_array_equal(found.label_flags[:, 1] & int(ResultFlag.FEW_PIXELS) > 0, [True] * 3 + [False] * 3)
+        assert set(found.status) == {FitStatus.CONVERGED}
+        ivar[0] = np.where(np.arange(240) % 120 < 55, ivar[5], 0.0)  # 110 pixels, but too few of either window
+        lost = ensemble.infer(near.with_pixels(wavelength=wavelength, flux=flux, ivar=ivar))
+        assert (lost.status[0], lost.reason[0]) == (
+            FitStatus.NOT_FITTED,
+            "fewer than 50% usable pixels in the windows of every network",
+        )
 
     def test_other_pixels_are_refused(self, networks: CnnNetworks) -> None:
         with pytest.raises(
             UsageError, match=r"expected networks on pixels of the grid 5000\.50 to 5238\.50 Å, got one on others"
         ):
-            EnsembleInferrer.of(WAVELENGTH + 0.5, (networks,), ("both",))
-        ensemble = EnsembleInferrer.of(WAVELENGTH, (networks,), ("both",))
+            EnsembleInferrer.of(WAVELENGTH + 0.5, (networks,), (("a", "b"),))
+        ensemble = EnsembleInferrer.of(WAVELENGTH, (networks,), (("a", "b"),))
         with pytest.raises(UsageError, match="expected spectra on the model's grid of 120 pixels"):
             ensemble.infer(STAR.spectra(WAVELENGTH + 1.0, values(3, 3), snr=300, seed=4))
 
     def test_none_is_refused(self) -> None:
         label_set = LabelSet.from_training(LABELS, values(50, 3))
-        with pytest.raises(UsageError, match="expected networks and a name for each, got 0 and 0; train some"):
+        with pytest.raises(UsageError, match=r"expected networks and a name for each, got stacks of \[\] and \[\] names"):
             EnsembleInferrer(label_set, WAVELENGTH, (), ())

@@ -194,14 +194,20 @@ class TestIntervalErrors:
         assert np.isnan(joined.interval_errors[-1]).all()
         assert LabelEstimates.concatenate([estimates(), missing]).interval_errors is None
 
-    def test_an_error_model_scales_them_as_the_symmetric_ones(self) -> None:
-        """Through Model.judge's way: a part with new errors, merged; the other label keeps its interval."""
+    def test_what_an_error_model_adds_lies_on_both_sides(self) -> None:
+        """Through Model.judge's way: a part with new errors, merged; the other label keeps its interval.
+
+        Errors twice and three times as large gain sqrt(3) and sqrt(8) of themselves in quadrature; a smaller one is scaled.
+        """
         whole = self.uneven()
         part = whole.only(self.NAMES)
         merged = whole.merged(with_errors(part, part.errors * np.array([2.0, 0.5, 3.0])))
         assert merged.interval_errors is not None
-        np.testing.assert_allclose(merged.interval_errors[:, :, 0], 0.5 * merged.errors, rtol=1e-12)
-        np.testing.assert_allclose(merged.interval_errors[:, :, 1], 2.0 * merged.errors, rtol=1e-12)
+        formal, ours = whole.errors[:, :3], merged.interval_errors[:, :3]
+        for k, gained in ((0, 3.0), (2, 8.0)):
+            np.testing.assert_allclose(ours[:, k, 0], np.sqrt(0.25 + gained) * formal[:, k], rtol=1e-12)
+            np.testing.assert_allclose(ours[:, k, 1], np.sqrt(4.0 + gained) * formal[:, k], rtol=1e-12)
+        np.testing.assert_allclose(ours[:, 1], 0.5 * whole.interval_errors[:, 1], rtol=1e-12)
         np.testing.assert_array_equal(merged.interval_errors[:, 3], self.uneven().both_errors[:, 3])
 
     def test_a_part_brings_the_first(self) -> None:

@@ -146,14 +146,41 @@ def test_windows() -> None:
     assert share[0] == 1.0
     assert share[1] < 0.1
     assert SyntheticGap.from_training(spectra[:99]) is None
-    with pytest.raises(UsageError, match="expected a window with 8 pixels, got 3 in 5000-5002 Å"):
-        SyntheticGap.from_training(spectra, [(5000.0, 5002.0)])
     with pytest.raises(UsageError, match="expected spectra on the model's grid of 400 pixels"):
         gap.ratios(new.with_pixels(wavelength=WAVELENGTH + 1.0))
+    missing = new.with_pixels(flux=wrong, ivar=np.where(WAVELENGTH < 5100, 0.0, new.ivar))
+    np.testing.assert_array_equal(largest(gap.ratios(missing)), gap.ratios(new.with_pixels(flux=wrong))[:, 1])
+
+
+def test_windows_that_tell_nothing_are_left_out() -> None:
+    """Too few pixels, or no lines: found when a training is over, where an error would lose it."""
+    spectra = TRAINING["clean"]
+    lineless = spectra.with_pixels(flux=np.where(WAVELENGTH < 5100, 1.0, spectra.flux))
+    for useless in (5006.0, 5099.0):  # 7 and 100 pixels
+        gap = SyntheticGap.from_training(lineless, [(5000.0, useless), (5200.0, 5399.0)])
+        assert gap is not None
+        assert [(window.low, window.high) for window in gap.windows] == [(5200.0, 5399.0)]
+        assert SyntheticGap.from_training(lineless, [(5000.0, useless)]) is None
+    assert SyntheticGap.from_training(spectra, []) is None
+
+
+def test_stretches_are_those_of_the_windows_whatever_their_spacing() -> None:
     pieces = np.r_[WAVELENGTH[:50], WAVELENGTH[90:]]  # a grid with a gap
     seen = np.ones(len(pieces), dtype=bool)
     seen[200:210] = False
     assert stretches(pieces, seen) == [(5000.0, 5049.0), (5090.0, 5239.0), (5250.0, 5399.0)]
+    assert stretches(pieces, ~seen) == [(5240.0, 5249.0)]
+    assert stretches(pieces, np.zeros(len(pieces), dtype=bool)) == []
+    starts, spacings = (5000.0, 5200.0, 5300.0), (0.02, 0.02, 0.06)  # the last as of a detector with wider pixels
+    windows = [start + spacing * np.arange(1600) for start, spacing in zip(starts, spacings, strict=True)]
+    grid = np.concatenate(windows)
+    whole = [(window[0], window[-1]) for window in windows]
+    assert stretches(grid, np.ones(len(grid), dtype=bool)) == whole
+    assert stretches(grid, grid != windows[2][100]) == [
+        *whole[:2],
+        (windows[2][0], windows[2][99]),
+        (windows[2][101], windows[2][-1]),
+    ]
 
 
 # -- models ------------------------------------------------------------------------------------------------------------

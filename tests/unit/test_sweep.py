@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from astropy.table import Table
 from sweep_sample import LIBRARY, N_DRAWS, N_STARS, RECIPE, SWEEP, sweep_recipe, write_library, write_recipe
 
-from maury.errors import RecipeError, UsageError
+from maury.errors import MauryError, RecipeError, UsageError
 from maury.labels import make_label
 from maury.networks.topology import PASSEGGER2020
 from maury.prepare import Resample
 from maury.prepare.grid import windows_of
 from maury.read.library import read_library
 from maury.recipes import load_recipe
-from maury.recipes.sweep import MODEL_FILE, SweepOptions, SweepResult, SweepState, run_sweep
-from maury.recipes.sweep_data import REPORT, SCREENING, TRAIN, SweepFolder, purposes
+from maury.recipes.grid_schema import builtin_grid_recipes
+from maury.recipes.sweep import MODEL_FILE, SweepOptions, SweepResult, SweepState, run_sweep, sweep_of
+from maury.recipes.sweep_data import REPORT, SCREENING, TRAIN, SweepFolder, WindowData, purposes, sweep_folder
 from maury.recipes.sweep_plan import OptunaPlanner, Planned, Trial, fixed_plan, stacked
 from maury.recipes.sweep_schema import SweepRecipe, WindowRecipe
 from maury.recipes.sweep_screening import acceptance, accepted, failures, findings, runs_table
-from maury.recipes.sweep_trial import LabelScore, Row, Training, read_network, read_row, trial_data
+from maury.recipes.sweep_trial import LabelScore, Row, Training, read_network, read_row, read_rows, trial_data, write_failure
+from maury.regress.cnn_training import train_cnn
 from maury.report.sweep_figure import sweep_figure
 from maury.store import load_model
-from maury.train.sweep import Failure, Sweep, Workers
+from maury.train.sweep import Failure, Sweep, Workers, _Crew
 
 TEFF, LOGG = make_label("teff", "K"), make_label("logg", "dex")
 FIRST, SECOND = "5010-5090", "5120-5200"
@@ -155,6 +158,13 @@ class TestRefusals:
             sweep_recipe(prepare=[{"step": "gisic"}])
         with pytest.raises(RecipeError, match=r"expected train.method = 'cnn' for \[sweep\], got 'cannon'; correct it or"):
             sweep_recipe(train={"method": "cannon"})
+        for step in ({"step": "reject_spikes"}, {"step": "macroturbulence", "v_macro": 3}, {"step": "mask", "grow": 2}):
+            with pytest.raises(RecipeError, match=f"treat each window by itself, as gisic, got {step['step']}; put it"):
+                sweep_recipe(prepare=[{"step": "resample"}, step])
+        assert sweep_recipe(prepare=[{"step": "resample"}, {"step": "mask"}, {"step": "noise_floor"}])
+        part = {"name": "one", **RECIPE["data"], "prepare": [{"step": "resample"}, {"step": "scale"}]}
+        with pytest.raises(RecipeError, match="treat each window by itself, as gisic, got scale; put it"):
+            sweep_of(sweep_recipe(data={"parts": [part]}))
         label = [{"name": "xi", "column": "xi", "unit": "dex"}]
         with pytest.raises(
             RecipeError, match=r"expected a positive threshold for each label in sweep.thresholds, got none for xi"
@@ -309,8 +319,9 @@ class TestRun:
         result = run_sweep(recipe, None, copy)
         assert result.ensemble is not None
         assert result.ensemble.members == {"teff": sum("teff" in row.all_scores for row in result.rows)}
-        joint = [name for name in result.ensemble.model.inferrer.names if "teff+logg" in name]
-        assert joint
+        names = [name for stack in result.ensemble.model.inferrer.names for name in stack]
+        assert sorted(names) == sorted(row.trial.name for row in result.rows if "teff" in row.all_scores)
+        assert any("teff+logg" in name for name in names)
 
     def test_only_the_best_vote_if_so_many_are_wanted(self, copy: Path) -> None:
         changed = recipe_of_swept().sweep.model_dump(mode="json") | {"members": 3}
@@ -360,6 +371,22 @@ class TestRestart:
         (copy / "runs" / f"{trial.name}.safetensors").unlink()
         assert read_row(SweepFolder(copy), trial) is None
 
+    def test_what_a_kill_left_of_writing_is_no_row(self, swept: tuple[Path, SweepResult], copy: Path) -> None:
+        """A row whose move into place did not happen any more, beside that of the second try."""
+        row = next((copy / "runs").glob("*.json"))
+        left = row.with_name(f".{row.stem}.0123456789ab.json")
+        shutil.copy(row, left)
+        assert len(read_rows(SweepFolder(copy))) == len(swept[1].rows)
+        (copy / ".state.old" / "some").mkdir(parents=True)
+        run_sweep(recipe_of_swept(), None, copy)
+        assert not left.exists()
+        assert not (copy / ".state.old").exists()
+
+    def test_a_done_row_is_never_replaced_by_a_failure(self, swept: tuple[Path, SweepResult], copy: Path) -> None:
+        done = next(row for row in swept[1].rows if row.is_done)
+        assert write_failure(SweepFolder(copy), Planned(done.number, done.trial), "its worker died") == done
+        assert read_row(SweepFolder(copy), done.trial) == done
+
     def test_more_combinations_join_what_is_there(self, copy: Path, root: Path) -> None:
         changed = recipe_of_swept().sweep.model_dump(mode="json") | {"repeats": 2, "labels": [["teff"]]}
         seen: list[SweepState] = []
@@ -381,6 +408,69 @@ class TestRestart:
         result = run_sweep(recipe, root, copy, options=SweepOptions(fresh=True, windows=(SECOND,)))
         assert len(result.rows) == 1
         assert [path.name for path in (copy / "data").iterdir()] == [SECOND]  # no other window was read
+
+    def test_fresh_that_is_killed_midway_goes_on(self, copy: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The plan is there as long as something of it, and no room is there in part."""
+        delete, deleted = shutil.rmtree, []
+
+        def killed(path: Path, **options: Any) -> None:
+            if len(deleted) == 1:
+                raise KeyboardInterrupt
+            deleted.append(path)
+            delete(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("maury.recipes.sweep_data.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run_sweep(recipe_of_swept(), root, copy, options=SweepOptions(fresh=True))
+        assert (copy / "sweep.json").is_file()
+        rooms = {name for name in ("data", "runs", "state") if (copy / name).exists()}
+        assert rooms == {"state"}
+        with pytest.raises(RecipeError, match="expected windows among"):  # no training, but the folder is opened
+            run_sweep(recipe_of_swept(), root, copy, options=SweepOptions(windows=("1-2",)))
+        assert run_sweep(recipe_of_swept(), None, copy).rows == []
+        assert [path.name for path in copy.iterdir() if path.name.endswith(".old")] == []
+
+    def test_fresh_that_may_not_delete_says_so(self, copy: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(path: Path, **options: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("maury.recipes.sweep_data.shutil.rmtree", refused)
+        with pytest.raises(UsageError, match=r"expected to write .*, got Permission denied; check space and permissions"):
+            run_sweep(recipe_of_swept(), root, copy, options=SweepOptions(fresh=True))
+        assert (copy / "sweep.json").is_file()
+
+    def test_data_that_were_wrong_do_not_lock_the_folder(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        recipe = sweep_recipe({"architectures": ["small"], "labels": [["teff"]], "joined": []})
+        with pytest.raises(MauryError, match=r"library\.npz"):
+            run_sweep(recipe, tmp_path / "empty", tmp_path / "sweep")
+        result = run_sweep(recipe, root, tmp_path / "sweep", options=SweepOptions(windows=(SECOND,)))
+        assert len(result.rows) == 1
+
+    def test_a_build_that_changed_is_refused(self, tmp_path: Path) -> None:
+        build = tmp_path / "build.toml"
+        text = next(iter(builtin_grid_recipes().values())).read_text()
+        build.write_text(text)
+        recipe = sweep_recipe(data={"parts": [{"name": "built", "build": str(build)}]})
+        with sweep_folder(tmp_path / "sweep", recipe, sweep_of(recipe), tmp_path) as folder:
+            (folder.runs / "one.json").touch()
+        with sweep_folder(tmp_path / "sweep", recipe, sweep_of(recipe), tmp_path):
+            pass
+        build.write_text("seed = 17\n" + text.replace("\nseed = ", "\n# seed = "))
+        with (
+            pytest.raises(UsageError, match="got a sweep that differs in builds; choose another output"),
+            sweep_folder(tmp_path / "sweep", recipe, sweep_of(recipe), tmp_path),
+        ):
+            pass
+
+    def test_missing_dask_is_said_before_the_data_are_prepared(
+        self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "distributed", None)
+        with pytest.raises(UsageError, match="expected Dask for several processes, got none"):
+            run_sweep(recipe_of_swept(), root, tmp_path / "sweep", Workers(2))
+        assert list((tmp_path / "sweep" / "data").iterdir()) == []
 
     def test_foreign_folders(self, root: Path, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
@@ -408,6 +498,51 @@ def test_stacked_networks_have_their_own_rows(copy: Path) -> None:
     assert [row.trial for row in rows] == places
     assert len({row.validation_loss for row in rows}) == 6
     check_scores(folder, rows)
+
+
+def test_one_bad_member_of_a_stack_is_one_row(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of log g fail, with whom ever they are trained."""
+
+    def train(spectra: Any, labels: tuple[Any, ...], *rest: Any, **options: Any) -> Any:
+        if any(label.name == "logg" for label in labels):
+            raise MemoryError("too large")
+        return train_cnn(spectra, labels, *rest, **options)
+
+    monkeypatch.setattr("maury.regress.cnn_training.train_cnn", train)
+    folder, recipe = SweepFolder(copy), recipe_of_swept()
+    places = [Trial((FIRST,), 64, (label,), "small", seed) for label in ("logg", "teff") for seed in (7, 8)]
+    (task,) = stacked(Planned(i, trial) for i, trial in enumerate(places))
+    rows = Training(recipe, folder)(task)
+    assert [row.reason for row in rows] == ["MemoryError: too large"] * 2 + [""] * 2
+    assert [read_row(folder, trial) for trial in places] == list(rows)
+    assert list((copy / "state").iterdir()) == []
+    check_scores(folder, list(rows))
+
+
+def test_networks_trained_with_noise_are_judged_with_noise(copy: Path) -> None:
+    """Each pixel of the spectra that judge a network of S/N 5 has an error of a fifth; the same each time."""
+    cnn = RECIPE["train"]["cnn"] | {"snr": [5, 5]}
+    recipe = sweep_recipe(recipe_of_swept().sweep.model_dump(mode="json"), train=RECIPE["train"] | {"cnn": cnn})
+    folder, trial = SweepFolder(copy), Trial((FIRST,), 64, ("teff",), "small", 9)
+    (row,) = Training(recipe, folder)((Planned(0, trial),))
+    data = trial_data(folder, sweep_of(recipe), trial)
+    held = data.held_out(SCREENING, (5.0, 5.0), sweep_of(recipe).seed)
+    noise = held.flux - data.flux[data.rows(SCREENING)]
+    assert noise.std() == pytest.approx(0.2, rel=4 / np.sqrt(2 * noise.size))  # 4 sigma of a standard deviation
+    assert held.ivar == pytest.approx(25.0)
+    assert not np.array_equal(noise[:5], data.held_out(REPORT, (5.0, 5.0), 0).flux[:5] - data.flux[data.rows(REPORT)][:5])
+    found = read_network(folder, trial).predict(held.flux, held.ivar > 0)[:, 0, 0]
+    assert row.all_scores["teff"].mae == pytest.approx(np.abs(found - data.values[data.rows(SCREENING), 0]).mean(), rel=1e-5)
+
+
+def test_some_spectra_of_joined_windows(swept: tuple[Path, SweepResult]) -> None:
+    parts = [SweepFolder(swept[0]).window(name) for name in (FIRST, SECOND)]
+    keep = np.array([3, 70, 71])
+    whole, some = WindowData.joined(parts), WindowData.joined(parts, keep)
+    assert np.array_equal(some.flux, whole.flux[keep])
+    assert np.array_equal(some.values, whole.values[keep])
+    assert np.array_equal(some.wavelength, whole.wavelength)
+    assert np.array_equal(WindowData.joined(parts[:1], keep).flux, parts[0].flux[keep])
 
 
 def test_without_windows_the_preparation_is_the_window(root: Path, tmp_path: Path) -> None:
@@ -467,6 +602,26 @@ def test_the_engine_asks_after_each_result() -> None:
     assert order[:5] == expected
     assert order[5] == (-1, Failure("expected a positive number, got -1"))
     assert order[6:] == [2, (2, 5.0), None]
+
+
+def test_a_sweep_whose_workers_are_gone_ends() -> None:
+    """Of remote ones, which nobody replaces; those that come in time go on."""
+
+    class Fake:
+        threads: ClassVar[dict[str, int]] = {"tcp://one": 2}
+
+        def nthreads(self) -> dict[str, int]:
+            return self.threads
+
+    client, now = Fake(), iter([0.0, 100.0, 150.0, 159.0, 161.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maury.train.sweep.time.monotonic", lambda: next(now))
+        crew = _Crew(client)  # type: ignore[arg-type]
+        assert crew.count() == 2
+        client.threads = {}  # type: ignore[misc]
+        assert [crew.count(), crew.count()] == [0, 0]
+        with pytest.raises(UsageError, match="expected workers of the sweep, got none any more for 60 s; start some and repeat"):
+            crew.count()
 
 
 def test_a_recipe_file(tmp_path: Path) -> None:

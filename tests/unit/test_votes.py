@@ -174,7 +174,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both = untrained(label_set, training.wavelength, 3, seed=1)
     one = untrained(label_set.only(["teff"]), training.wavelength, 2, seed=2)
     save_model(
-        Model(preparation, EnsembleInferrer.of(training.wavelength, (both, one), ("wide", "second"))),
+        Model(
+            preparation,
+            EnsembleInferrer.of(
+                training.wavelength, (both, one), (tuple(f"wide#{i}" for i in range(3)), ("second#0", "second#1"))
+            ),
+        ),
         folder / "ensemble.safetensors",
     )
     wavelength = np.arange(4980.0, 5420.0, 1.0)
@@ -238,6 +243,8 @@ def test_labels_are_printed_as_in_the_papers_table_4(folder: Path, tmp_path: Pat
 def test_votes_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     for model, name, error, sentence in (
         ("cannon", "votes.fits", UsageError, "expected an ensemble of networks for --votes, got a model without votes"),
+        ("ensemble", "stars.fits", UsageError, "expected another file for --votes than the catalogue's"),
+        ("ensemble", "no/votes.fits", UsageError, "expected an existing folder for"),
         ("ensemble", "votes.csv", CatalogueError, "expected a name for votes ending in .fits, .vot, .parquet or .ecsv"),
     ):
         result = infer(folder, model, "-o", str(tmp_path / "stars.fits"), "--votes", str(tmp_path / name))

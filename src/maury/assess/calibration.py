@@ -215,8 +215,8 @@ def galgano2020_error_model(variant: Variant = "corrected") -> SnrErrorModel:
 def with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
     """Estimates with standard errors ``sigma`` (n, K) and the correlations they had; NaN sigma keeps a star's formal errors.
 
-    A label without usable formal error has no correlations: its covariances become 0. Lower and upper errors are scaled as the
-    standard error of their label is; where that was not usable they become sigma.
+    A label without usable formal error has no correlations: its covariances become 0. What the standard error of a label gains
+    (in quadrature) either side of its interval gains, too: an error that all votes share lies on both; what it loses is scaled.
     """
     formal = estimates.errors
     known = np.isfinite(sigma).all(axis=1, keepdims=True) & np.isfinite(estimates.values)
@@ -229,8 +229,9 @@ def with_errors(estimates: LabelEstimates, sigma: FloatArray) -> LabelEstimates:
     raw = estimates.covariance if estimates.raw_covariance is None else estimates.raw_covariance
     intervals = estimates.interval_errors
     if intervals is not None:
-        scaled_intervals = np.where(usable[:, :, None], intervals * ratio[:, :, None], sigma[:, :, None])
-        intervals = np.where(known[:, :, None], scaled_intervals, intervals)
+        gained = np.sqrt(np.maximum(sigma**2 - np.where(usable, formal, 0.0) ** 2, 0.0))
+        own = np.where(usable[:, :, None], intervals, 0.0) * np.minimum(ratio, 1.0)[:, :, None]
+        intervals = np.where(known[:, :, None], np.hypot(own, gained[:, :, None]), intervals)
     return estimates.with_(covariance=covariance, raw_covariance=raw, interval_errors=intervals)
 
 

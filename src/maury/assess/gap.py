@@ -20,6 +20,7 @@ from maury.assess.gap_window import MIN_SPECTRA, GapWindow, usable_pixels
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.emulate.components import principal_components
 from maury.errors import UsageError
+from maury.prepare.grid import windows_of
 from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
 
@@ -28,8 +29,7 @@ FloatArray = NDArray[np.float64]
 _BLOCK = 64  # a block of spectra stays in the cache
 _FILL_COMPONENTS = 20
 _STILL = 0.02  # of a pixel: velocities below it move nothing
-_MIN_PIXELS = 8
-_JUMP = 2.5  # usual distances of pixels: more is a gap of the grid
+_MIN_PIXELS = 8  # of a window: fewer have no shape that could be strange
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +57,15 @@ class SyntheticGap:
     ) -> SyntheticGap | None:
         """The gap of prepared training spectra; None where there are too few of them (fewer than 100) to tell.
 
+        A window is left out, rather than an error that comes when the training is over, where it has fewer than 8 pixels that
+        half of the training spectra have, or fewer than 100 spectra whose features stand out of their noise. None if all are.
+
         Parameters
         ----------
         windows : (low, high) Å; None is one of the whole grid.
         modes : (q, n_pixels) shapes by which spectra may differ without a gap, beside a constant: what a fit marginalises.
         n_reference : spectra drawn at random to stand for all.
         seed : of the draw.
-
-        Raises
-        ------
-        UsageError
-            If a window has fewer than 8 pixels that half of the training spectra have.
         """
         if len(spectra) < MIN_SPECTRA:
             return None
@@ -77,16 +75,14 @@ class SyntheticGap:
         flat = np.ones((1, len(wave)))
         all_modes = flat if modes is None else np.vstack([flat, modes])
         found = []
-        for low, high in windows or [(float(wave[0]), float(wave[-1]))]:
+        for low, high in [(float(wave[0]), float(wave[-1]))] if windows is None else windows:
             pixels = usable_pixels(chosen.ivar, (wave >= low) & (wave <= high))
             if len(pixels) < _MIN_PIXELS:
-                raise UsageError(
-                    f"expected a window with {_MIN_PIXELS} pixels, got {len(pixels)} in {low:g}-{high:g} Å; widen it"
-                )
+                continue
             flux, ivar = _filled(chosen, pixels)
             found.append(GapWindow.of((float(low), float(high)), pixels, flux, ivar, all_modes[:, pixels]))
         kept = tuple(window for window in found if window is not None)
-        return cls(wave, kept) if len(kept) == len(found) else None
+        return cls(wave, kept) if kept else None
 
     def ratios(
         self, spectra: Spectra, covariance: ModelCovariance | None = None, velocity: FloatArray | None = None
@@ -167,16 +163,23 @@ class SyntheticGap:
 
 
 def stretches(wavelength: FloatArray, seen: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """(low, high) Å of the stretches of neighbouring pixels where (n_pixels,) ``seen`` is true; a jump of the grid ends one."""
-    places = np.flatnonzero(seen)
-    usual = float(np.median(np.diff(wavelength) / wavelength[1:]))
-    jump = np.diff(wavelength[places]) > _JUMP * usual * wavelength[places[1:]]
-    parts = np.split(places, np.flatnonzero(jump) + 1)
-    return [(float(wavelength[part[0]]), float(wavelength[part[-1]])) for part in parts]
+    """(low, high) Å of the stretches of neighbouring pixels where (n_pixels,) ``seen`` is true; a gap of the grid ends one.
+
+    Each window of the grid (:func:`~maury.prepare.grid.windows_of`) may have a spacing of its own.
+    """
+    found = []
+    for window in windows_of(wavelength):
+        places = window.start + np.flatnonzero(seen[window])
+        parts = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        found += [(float(wavelength[part[0]]), float(wavelength[part[-1]])) for part in parts if part.size]
+    return found
 
 
 def largest(ratios: FloatArray) -> FloatArray:
-    """(n,) the largest of (n, W) ratios over the windows; NaN where none is known."""
+    """(n,) the largest of (n, W) ratios over the windows; NaN where none is known.
+
+    A spectrum that lacks a window (its ratio there is NaN) is judged by the others alone: what was not observed is no gap.
+    """
     known = np.isfinite(ratios)
     return np.where(known.any(axis=1), np.where(known, ratios, -np.inf).max(axis=1), np.nan)
 

@@ -66,7 +66,7 @@ def infer(
     if photometry is not None:
         _require_isochrones(loaded)
     if votes is not None:
-        _require_votes(loaded, votes)
+        _require_votes(loaded, votes, output)
     prepared: list[Spectra] = []
     with stage_bars() as report:
         result = read_files(
@@ -108,7 +108,7 @@ def _require_isochrones(model: Model) -> None:
         )
 
 
-def _require_votes(model: Model, path: Path) -> None:
+def _require_votes(model: Model, path: Path, output: Path) -> None:
     from maury.catalogue.votes_file import check_votes_name
     from maury.errors import UsageError
     from maury.regress.ensemble import EnsembleInferrer
@@ -119,6 +119,10 @@ def _require_votes(model: Model, path: Path) -> None:
             "leave the option out"
         )
     check_votes_name(path)
+    if path.resolve() == output.resolve():
+        raise UsageError(f"expected another file for --votes than the catalogue's, got {path} twice; change one of them")
+    if not path.resolve().parent.is_dir():
+        raise UsageError(f"expected an existing folder for {path}, got none; make the folder first")
 
 
 def _write_votes(table: Table, model: Model, prepared: Spectra, estimates: LabelEstimates, path: Path) -> None:

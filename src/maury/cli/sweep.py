@@ -71,7 +71,8 @@ def sweep(
         try:
             result = run_sweep(ready, None if table else data, output, workers, choice, progress=report, watch=watch)
         except KeyboardInterrupt:
-            typer.echo(f"maury: what is finished stays in {output}; the same command goes on there", err=True)
+            again = "the same command without --fresh" if fresh else "the same command"
+            typer.echo(f"maury: what is finished stays in {output}; {again} goes on there", err=True)
             raise
     settings = sweep_of(ready)
     _print(output_console(), result, labels, settings, output)

@@ -100,5 +100,6 @@ def train_convolutions(part: TrainingPart, device: str, checkpoints: Path | None
         checkpoints=checkpoints,
         progress=progress,
     )
-    ensemble = EnsembleInferrer.of(training.networks.wavelength, (training.networks,), ("network",), config.min_pixels)
+    names = tuple(f"network {i}" for i in range(training.networks.n_members))
+    ensemble = EnsembleInferrer.of(training.networks.wavelength, (training.networks,), (names,), config.min_pixels)
     return Trained(ensemble, {"network": training.history})

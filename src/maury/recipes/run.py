@@ -30,6 +30,7 @@ from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
 from maury.recipes.training_part import FluxError
 from maury.regress.ensemble import EnsembleInferrer
+from maury.regress.noise import with_noise
 from maury.spectra import Spectra
 from maury.train.splits import k_folds
 
@@ -191,7 +192,10 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
         return None
     folds = _folds(recipe, training_set)
     report = None if progress is None else lambda done, total: progress("validate", done, total)
-    return cross_validate(training_set.spectra, trainer.train, folds, report, groups=training_set.stars)
+    judged = training_set.spectra
+    if recipe.train.method == "cnn":  # errors are for spectra like those of the training, which had noise added
+        judged = with_noise(judged, recipe.train.cnn.to_config().snr, recipe.validation.seed)
+    return cross_validate(judged, trainer.train, folds, report, groups=training_set.stars)
 
 
 def _folds(recipe: Recipe, training_set: TrainingSet) -> list[NDArray[np.int64]]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maury.errors import RecipeError, UsageError
 from maury.files import replacing
+from maury.prepare import Preparation
 from maury.recipes.run import check_device
 from maury.recipes.schema import Recipe
 from maury.recipes.sweep_data import SweepFolder, sweep_folder
 from maury.recipes.sweep_ensemble import SweepEnsemble, build_ensemble
-from maury.recipes.sweep_plan import FixedPlanner, OptunaPlanner, Planned, Planner, Task, fixed_plan, places, stacked
-from maury.recipes.sweep_schema import SweepRecipe
+from maury.recipes.sweep_plan import FixedPlanner, OptunaPlanner, Planner, Task, fixed_plan, places, stacked
+from maury.recipes.sweep_schema import SweepRecipe, check_apart
 from maury.recipes.sweep_screening import runs_table
-from maury.recipes.sweep_trial import Row, Training, label_names, read_row, read_rows, write_row
+from maury.recipes.sweep_trial import Row, Training, label_names, read_row, read_rows, write_failure
 from maury.store import save_model
 from maury.train.sweep import Failure, Sweep, Workers
 
@@ -88,10 +90,12 @@ def sweep_of(recipe: Recipe) -> SweepRecipe:
     Raises
     ------
     RecipeError
-        If it has none.
+        If it has none, or a part's own steps reach from one window into another.
     """
     if recipe.sweep is None:
         raise RecipeError(f"expected a recipe with a table [sweep], got {recipe.name!r} without; use `maury train`")
+    for part in recipe.data.parts if len(recipe.sweep.window) > 1 else ():
+        check_apart(Preparation.from_config([dict(step) for step in part.prepare]).steps)
     return recipe.sweep
 
 
@@ -122,13 +126,20 @@ def run_sweep(
         If the data do not fit the recipe, or the folder is of another sweep.
     """
     sweep, who, options = sweep_of(recipe), workers or Workers(), options or SweepOptions()
-    check_device(recipe, options.device)
+    places(sweep, options.windows)  # a name that is wrong is said with --table, too
+    if who.scheduler is None:
+        check_device(recipe, options.device)
+    else:  # its workers train; here networks are only read
+        who = replace(who, folder=output.absolute().parent, ready=partial(check_device, recipe, options.device))
+    if data is not None and options.fresh:
+        who.check()  # before anything is deleted
     with sweep_folder(output, recipe, sweep, data, fresh=options.fresh) as folder:
         if data is not None:
             planner, names = _planner(recipe, folder, options)
             if planner.n_left:
+                who = replace(who, processes=min(who.processes, planner.n_left), folder=folder.path)
+                who.check()  # before hours go into the data
                 folder.prepare(recipe, sweep, names, data, progress)
-                who = Workers(min(who.processes, planner.n_left), who.scheduler, folder.path)
                 _train(planner, Training(recipe, folder, options.device), who, watch)
         return _result(recipe, sweep, folder)
 
@@ -193,19 +204,15 @@ def _train(planner: Planner, training: Training, workers: Workers, watch: Callab
     watcher = _Watch(training, planner.n_left, watch)
 
     def done(task: Task, result: tuple[Row, ...] | Failure) -> None:
-        rows = result if not isinstance(result, Failure) else tuple(_failed(one, result, training.folder) for one in task)
+        if isinstance(result, Failure):  # the worker could not write rows, or died after some of them
+            rows = tuple(write_failure(training.folder, one, result.reason) for one in task)
+        else:
+            rows = result
         for row in rows:
             planner.tell(row)
             watcher.add(row)
 
     Sweep(planner.next_task, training, done).run(workers)
-
-
-def _failed(one: Planned, failure: Failure, folder: SweepFolder) -> Row:
-    """The row of a network whose worker could not write one."""
-    row = Row(one.number, one.trial, failure.reason)
-    write_row(folder, row)
-    return row
 
 
 def _write_table(table: Table, folder: SweepFolder) -> None:

@@ -25,9 +25,10 @@ from maury.files import canonical_json, replacing, written
 from maury.grids.lock import LOCK, alone_in
 from maury.recipes.data_schema import PartRecipe
 from maury.recipes.dataset import TrainingSet, load_training_set
-from maury.recipes.grid_schema import load_build_recipe
+from maury.recipes.grid_schema import NearIsochronesRecipe, load_build_recipe
 from maury.recipes.schema import Recipe
 from maury.recipes.sweep_schema import WHOLE, SweepRecipe, window_steps
+from maury.regress.noise import with_noise
 from maury.spectra import Frame, Medium, Spectra, empty_meta
 
 FloatArray = NDArray[np.float64]
@@ -80,6 +81,11 @@ class WindowData:
         flux, ivar, ids = self.flux[rows], self.ivar[rows], np.array([str(row) for row in rows], dtype=np.str_)
         return Spectra(self.wavelength, flux, ivar, ids, self.medium, self.frame, meta, None, preparation)
 
+    def held_out(self, purpose: int, snr: tuple[float, float] | None, seed: int, preparation: str | None = None) -> Spectra:
+        """Those of a purpose with white noise of these ratios, as :func:`~maury.regress.noise.with_noise`; the same each time."""
+        own = int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
+        return with_noise(self.spectra(self.rows(purpose), preparation), snr, own)
+
     def cut(self, pixels: slice) -> WindowData:
         """Some pixels of all spectra."""
         return self._with(self.wavelength[pixels], self.flux[:, pixels], self.ivar[:, pixels])
@@ -89,8 +95,12 @@ class WindowData:
         return WindowData(wavelength, flux, ivar, *rest)
 
     @staticmethod
-    def joined(parts: Sequence[WindowData]) -> WindowData:
+    def joined(parts: Sequence[WindowData], keep: IntArray | None = None) -> WindowData:
         """The spectra that are in all windows, pixels of one window after those of another.
+
+        Parameters
+        ----------
+        keep : of those that all windows share, the rows that are wanted; None: all.
 
         Raises
         ------
@@ -98,13 +108,14 @@ class WindowData:
             If there are none.
         """
         first = parts[0]
-        if len(parts) == 1:
+        if len(parts) == 1 and keep is None:
             return first
         keys = [_keys(part) for part in parts]
         common = [key for key in keys[0] if all(key in other for other in keys[1:])]
         if not common:
             raise RecipeError("expected spectra that all windows share, got none; check the data")
-        index = [np.array([key_rows[key] for key in common]) for key_rows in keys]
+        wanted = common if keep is None else [common[row] for row in keep.tolist()]
+        index = [np.array([key_rows[key] for key in wanted], dtype=np.int64) for key_rows in keys]
 
         def pixels(name: str) -> NDArray[np.float32]:
             return np.concatenate([getattr(part, name)[rows] for part, rows in zip(parts, index, strict=True)], axis=1)
@@ -171,8 +182,9 @@ class SweepFolder:
             if folder.is_dir():
                 continue
             own = recipe if name == WHOLE else window_recipe(recipe, sweep, [name])
-            training_set = load_training_set(own, data, progress, self.path / "state" / "building")
-            self._keep(folder, training_set, sweep)
+            work = self.state("building") / name  # its own: what a kill leaves of it is of no other window
+            self._keep(folder, load_training_set(own, data, progress, work), sweep)
+            shutil.rmtree(work, ignore_errors=True)
 
     def _keep(self, folder: Path, training_set: TrainingSet, sweep: SweepRecipe) -> None:
         spectra, stars = training_set.spectra, star_names(training_set)
@@ -261,6 +273,7 @@ def sweep_folder(
             raise UsageError(f"expected a folder of a sweep, got {path} with {strange[0]!r} in it; choose another output")
         path.mkdir(exist_ok=True)
     with alone_in(path, "sweep"):
+        _drop_leftovers(path)
         if fresh:
             _clear(path)
         _check_plan(path, recipe, sweep, data)
@@ -271,12 +284,28 @@ def sweep_folder(
 
 
 def _clear(path: Path) -> None:
+    """Delete the sweep. Rooms vanish whole, and the plan last: after a kill, what is still there is still of that plan."""
     with written(path):
-        for name in _OURS:
-            if name in _ROOMS:
-                shutil.rmtree(path / name, ignore_errors=True)
-            elif name != LOCK:
-                (path / name).unlink(missing_ok=True)
+        for name in _ROOMS:
+            if (path / name).exists():
+                os.replace(path / name, path / f".{name}.old")
+                shutil.rmtree(path / f".{name}.old")
+        for name in (*(name for name in _OURS if name not in (LOCK, _PLAN, *_ROOMS)), _PLAN):
+            (path / name).unlink(missing_ok=True)
+
+
+def _drop_leftovers(path: Path) -> None:
+    """Delete what a kill left in the middle of writing or deleting."""
+    with written(path):
+        for folder in (*path.glob(".*.old"), *(path / "data").glob(".*.making")):
+            shutil.rmtree(folder)
+        for file in (path / "runs").glob(".*"):
+            file.unlink(missing_ok=True)
+
+
+def _holds_work(path: Path) -> bool:
+    """Whether there are prepared spectra or networks."""
+    return any(any((path / room).glob("[!.]*")) for room in ("data", "runs"))
 
 
 def _check_plan(path: Path, recipe: Recipe, sweep: SweepRecipe, data: Path | None) -> None:
@@ -289,26 +318,48 @@ def _check_plan(path: Path, recipe: Recipe, sweep: SweepRecipe, data: Path | Non
         "sweep": sweep.model_dump(mode="json", include={"screening", "report", "seed", "rebuild"}),
         "windows": dict(zip(sweep.window_names, sweep.spans(), strict=False)),
         "files": None if data is None else [_file_print(path, data) for path in _sources(recipe, data)],
+        "builds": None if data is None else _builds(recipe, data),
     }
-    found: dict[str, Any] = {}
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UsageError(f"expected a plan in {file}, got a damaged file; use --fresh to start again") from None
-    elif data is None:
-        raise UsageError(f"expected a sweep in {path}, got none; run it without --table first")
+    found = _found_plan(file)
     if data is None:
-        plan["files"] = found.get("files")
+        if not found:
+            raise UsageError(f"expected a sweep in {path}, got none; run it without --table first")
+        plan |= {key: found.get(key) for key in ("files", "builds")}
     text = canonical_json(plan, "the plan of a sweep")
-    differing = [key for key, value in json.loads(text).items() if found.get(key) != value]
-    if found and differing:
+    # a key that is not there is younger than the folder
+    differing = [key for key, value in json.loads(text).items() if found.get(key, value) != value]
+    if differing and not _holds_work(path):  # nothing was made by that plan; a build that it began is no use for this one
+        shutil.rmtree(path / "state", ignore_errors=True)
+    elif differing:
         raise UsageError(
             f"expected {path} to be of this recipe and data, got a sweep that differs in {', '.join(differing)}; choose another "
             "output, or --fresh to delete it and start again"
         )
     with replacing(file, UsageError) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _found_plan(file: Path) -> dict[str, Any]:
+    """The plan that is stored; empty if there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"expected a plan in {file}, got a damaged file; use --fresh to start again") from None
+    return found
+
+
+def _builds(recipe: Recipe, data: Path) -> dict[str, Any]:
+    """By part: the grid recipe that it is built by, and the files of its constraint; the grid's own are among the sources."""
+    found: dict[str, Any] = {}
+    for part in recipe.data.all_parts:
+        if part.build is not None:
+            build = load_build_recipe(part.build)
+            isochrones = build.constraint if isinstance(build.constraint, NearIsochronesRecipe) else None
+            files = [] if isochrones is None else sorted(data.glob(isochrones.files))
+            found[part.name] = [build.model_dump(mode="json"), [_file_print(path, data) for path in files]]
+    return found
 
 
 def _sources(recipe: Recipe, data: Path) -> list[Path]:

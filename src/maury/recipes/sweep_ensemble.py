@@ -28,9 +28,12 @@ from maury.recipes.sweep_screening import chosen
 from maury.recipes.sweep_trial import Row, label_names, read_network
 from maury.regress.cnn import CnnNetworks
 from maury.regress.ensemble import EnsembleInferrer
+from maury.spectra import Spectra
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
+_REFERENCE = 2000  # training spectra that the gap is measured from, which takes at most half of them
 _FEWEST = 20  # stars that an error can be learned from, as in fit_error_inflation
 
 
@@ -81,27 +84,58 @@ def build_ensemble(recipe: Recipe, sweep: SweepRecipe, folder: SweepFolder, rows
         return None
     used = {name for trial, _ in voters.values() for name in trial.windows}
     windows = [name for name in sweep.window_names if name in used]
-    data = WindowData.joined([folder.window(name) for name in windows])
+    parts = [folder.window(name) for name in windows]
+    every = WindowData.joined([part.cut(slice(0, 0)) for part in parts])  # labels of all spectra, pixels of none
+    data = WindowData.joined(parts, _wanted(every, sweep.seed))
     columns = [label_names(recipe).index(name) for name in labels]
     networks = {name: _restricted(read_network(folder, trial), own) for name, (trial, own) in voters.items()}
-    stacks, names = _stacked(networks, {name: trial for name, (trial, _) in voters.items()})
-    training = data.rows(TRAIN)
-    values = data.values[:, columns]
-    label_set = LabelSet.from_training([recipe.labels[k] for k in columns], values[training]).scaled_to_range()
-    min_pixels = recipe.train.cnn.to_config().min_pixels
-    inferrer = EnsembleInferrer(label_set, data.wavelength, stacks, names, min_pixels)
+    stacks, names = _stacked(networks)
+    training = every.values[every.rows(TRAIN)][:, columns]
+    label_set = LabelSet.from_training([recipe.labels[k] for k in columns], training).scaled_to_range()
+    config = recipe.train.cnn.to_config()
+    inferrer = EnsembleInferrer(label_set, data.wavelength, stacks, names, config.min_pixels)
     designed = all(part.build is not None for part in recipe.data.all_parts)
     own_recipe = recipe if windows == [WHOLE] else window_recipe(recipe, sweep, windows)
     fingerprint = own_recipe.preparation.fingerprint
+    tests = {purpose: _Test.of(data, purpose, columns, config.snr, sweep.seed, fingerprint) for purpose in (SCREENING, REPORT)}
     model = Model(
         own_recipe.preparation,
         inferrer,
-        TrainingRegion.from_training(label_set, values[training], hull=not designed),
+        TrainingRegion.from_training(label_set, training, hull=not designed),
         QualityCuts(**recipe.quality.model_dump()),
-        _error_model(inferrer, data, values, fingerprint),
-        gap=training_gap(data.spectra(training, fingerprint), inferrer),
+        _error_model(inferrer, tests[SCREENING]),
+        gap=training_gap(data.spectra(data.rows(TRAIN), fingerprint), inferrer),
     )
-    return _judged(model, recipe, data, values)
+    return _judged(model, recipe, tests[REPORT], len(training))
+
+
+def _wanted(data: WindowData, seed: int) -> IntArray:
+    """Which spectra an ensemble needs: all that were held out, and some that its networks were trained on."""
+    training = data.rows(TRAIN)
+    if len(training) > _REFERENCE:
+        training = np.random.default_rng(seed).choice(training, _REFERENCE, replace=False)
+    return np.sort(np.concatenate([training, data.rows(SCREENING), data.rows(REPORT)]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Test:
+    """Spectra that were held out, n of them, and their labels.
+
+    Parameters
+    ----------
+    spectra : with noise as in training.
+    values : (n, K) label units.
+    """
+
+    spectra: Spectra
+    values: FloatArray
+
+    @classmethod
+    def of(
+        cls, data: WindowData, purpose: int, columns: list[int], snr: tuple[float, float] | None, seed: int, fingerprint: str
+    ) -> _Test:
+        """Those of a purpose, for the labels in these columns."""
+        return cls(data.held_out(purpose, snr, seed, fingerprint), data.values[data.rows(purpose)][:, columns])
 
 
 def _restricted(network: CnnNetworks, labels: Sequence[str]) -> CnnNetworks:
@@ -114,14 +148,14 @@ def _restricted(network: CnnNetworks, labels: Sequence[str]) -> CnnNetworks:
     return replace(network, labels=network.labels.only(labels), layers=layers)
 
 
-def _stacked(networks: dict[str, CnnNetworks], trials: dict[str, Trial]) -> tuple[tuple[CnnNetworks, ...], tuple[str, ...]]:
-    """Networks that can be evaluated together as one stack, and a name for each."""
+def _stacked(networks: dict[str, CnnNetworks]) -> tuple[tuple[CnnNetworks, ...], tuple[tuple[str, ...], ...]]:
+    """Networks that can be evaluated together as one stack, and the names of those in each."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, network in networks.items():
         see = network.inputs
         same = (see.wavelength.tobytes(), see.mean.tobytes(), see.scale)
         groups.setdefault((network.labels, network.topology, *same), []).append(name)
-    stacks, names = [], []
+    stacks = []
     for some in groups.values():
         members = [networks[name] for name in some]
         layers = tuple(
@@ -129,18 +163,16 @@ def _stacked(networks: dict[str, CnnNetworks], trials: dict[str, Trial]) -> tupl
             for layer in zip(*(member.layers for member in members), strict=True)
         )
         stacks.append(replace(members[0], layers=layers))
-        names.append(some[0] if len(some) == 1 else some[0].removesuffix(f"_s{trials[some[0]].seed}"))
-    return tuple(stacks), tuple(names)
+    return tuple(stacks), tuple(map(tuple, groups.values()))
 
 
-def _error_model(inferrer: EnsembleInferrer, data: WindowData, values: FloatArray, fingerprint: str) -> ErrorInflation | None:
+def _error_model(inferrer: EnsembleInferrer, test: _Test) -> ErrorInflation | None:
     """Scale and floor of the errors from the screening spectra; None where they are too few.
 
     Votes of networks that all err alike say nothing of it, and one network has no spread at all: its error is a floor.
     """
-    rows = data.rows(SCREENING)
-    found = inferrer.infer(data.spectra(rows, fingerprint))
-    residual = found.values - values[rows]
+    found = inferrer.infer(test.spectra)
+    residual = found.values - test.values
     usable = np.isfinite(residual).all(axis=1)
     if usable.sum() < _FEWEST:
         return None
@@ -156,10 +188,9 @@ def _error_model(inferrer: EnsembleInferrer, data: WindowData, values: FloatArra
     return ErrorInflation(found.labels.names, found.labels.units, tuple(scale), tuple(floor))
 
 
-def _judged(model: Model, recipe: Recipe, data: WindowData, values: FloatArray) -> SweepEnsemble:
+def _judged(model: Model, recipe: Recipe, test: _Test, n_training: int) -> SweepEnsemble:
     """The model with its figures on the report spectra."""
-    rows = data.rows(REPORT)
-    spectra, true = data.spectra(rows, model.preparation.fingerprint), values[rows]
+    spectra, true = test.spectra, test.values
     votes, found = model.inferrer.infer(spectra), model.infer_prepared(spectra)
     scores = label_metrics(true, found.values, found.errors, labels=found.labels)
     raw, calibrated = _inside(true, votes), _inside(true, found)
@@ -171,8 +202,8 @@ def _judged(model: Model, recipe: Recipe, data: WindowData, values: FloatArray) 
     members = dict(zip(names, model.inferrer.n_members, strict=True))
     provenance = run_provenance(
         recipe=recipe.model_dump(mode="json"),
-        medium=data.medium,
-        n_training_spectra=len(data.rows(TRAIN)),
+        medium=spectra.medium,
+        n_training_spectra=n_training,
         members=members,
         scores=[{k: v for k, v in asdict(row).items() if not isinstance(v, float) or np.isfinite(v)} for row in scores],
         intervals=[asdict(interval) for interval in intervals],

@@ -12,7 +12,7 @@ from pydantic import Field
 from maury.errors import RecipeError
 from maury.labels import Label
 from maury.networks.topology import PASSEGGER2020, PRESETS
-from maury.prepare import Gisic, Preparation, Resample
+from maury.prepare import Gisic, Mask, PolynomialContinuum, Preparation, Resample
 from maury.prepare.grid import FloatArray
 from maury.protocols import Step
 from maury.recipes.data_schema import Strict
@@ -25,8 +25,12 @@ PAPER_THRESHOLDS = {"teff": 25.0, "logg": 0.05, "m_h": 0.05, "vsini": 1.0}
 
 _GROUPS = {"all": tuple(PRESETS), "passegger2020": tuple(PASSEGGER2020)}
 _APART = 4  # spacings between two windows, so that they count as two (:func:`maury.prepare.grid.windows_of`)
-_WHOLE_SPECTRUM = ("running_median", "gaussian", "polynomial", "scale", "reject_slope", "measure_rv", "degrade", "rotate")
-"""Steps whose result in one window depends on the others' pixels."""
+_BY_THEMSELVES = (
+    *("to_vacuum", "to_air", "mask", "crop", "fill_masked", "noise_floor", "correlated_noise"),
+    *("measure_snr", "gisic", "polynomial"),
+)
+"""Steps that treat each pixel by itself; and others whose result in one window does not depend on the others' pixels (but for the
+S/N that is measured, which no network sees)."""
 
 Span = tuple[float, float, float]
 """Start, stop (excluded) and spacing of a window with its margins, Å; as the step ``resample`` has it."""
@@ -135,7 +139,7 @@ class SweepRecipe(Strict):
                     )
                 window.pixels(Resample(windows=(span,)).grid(), chunk)
         if len(self.window) > 1:
-            _check_apart(preparation.steps)
+            check_apart(preparation.steps)
 
     def spans(self) -> tuple[Span, ...]:
         """Of each window with its margins; where two would overlap, they meet in the middle between their windows.
@@ -180,12 +184,20 @@ class SweepRecipe(Strict):
         return (PAPER_THRESHOLDS | self.thresholds)[label]
 
 
-def _check_apart(steps: Sequence[Step]) -> None:
-    """Windows are prepared one by one for training and together for inference: both must come to the same."""
-    after = steps[next(i for i, step in enumerate(steps) if isinstance(step, Resample)) :]
-    for step in after:
+def check_apart(steps: Sequence[Step]) -> None:
+    """Windows are prepared one by one for training and together for inference: both must come to the same.
+
+    Raises
+    ------
+    RecipeError
+        If a step behind the first ``resample`` reaches from one window into another, or may.
+    """
+    first = next((i for i, step in enumerate(steps) if isinstance(step, Resample)), len(steps))
+    for step in steps[first + 1 :]:
         config = step.to_config()
-        if config["step"] in _WHOLE_SPECTRUM and not config.get("each_window"):
+        whole = isinstance(step, PolynomialContinuum) and not step.each_window
+        reaches = whole or (isinstance(step, Mask) and step.grow > 0)  # masks grow by pixels, whatever lies between these
+        if reaches or config["step"] not in _BY_THEMSELVES:
             raise RecipeError(
                 f"expected steps after resample that treat each window by itself, as {Gisic.name}, got {config['step']}; put it "
                 "before resample, or sweep one window"

@@ -124,6 +124,22 @@ def write_row(folder: SweepFolder, row: Row) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_failure(folder: SweepFolder, one: Planned, reason: str) -> Row:
+    """The row of a network whose training failed; that of one which somebody else has finished meanwhile stays.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    there = read_row(folder, one.trial)
+    if there is not None and there.is_done:
+        return there
+    row = Row(one.number, one.trial, reason)
+    write_row(folder, row)
+    return row
+
+
 def read_row(folder: SweepFolder, trial: Trial) -> Row | None:
     """The row of a network; None if there is none that is whole, or its network is missing."""
     file = folder.runs / f"{trial.name}.json"
@@ -133,7 +149,7 @@ def read_row(folder: SweepFolder, trial: Trial) -> Row | None:
 
 def read_rows(folder: SweepFolder) -> list[Row]:
     """All rows, in the order of the sweep."""
-    rows = [row for file in folder.runs.glob("*.json") if (row := _parsed(file)) is not None]
+    rows = [row for file in folder.runs.glob("[!.]*.json") if (row := _parsed(file)) is not None]
     return sorted(rows, key=lambda row: (row.number, row.trial.name))
 
 
@@ -203,7 +219,7 @@ class Training:
     device: str = "cpu"
 
     def __call__(self, task: Task) -> tuple[Row, ...]:
-        """Rows of all networks of the task, written down; a training that fails gives rows with its reason."""
+        """Rows of all networks of the task, written down; a training that fails gives a row with its reason."""
         there = [read_row(self.folder, one.trial) for one in task]
         if all(row is not None for row in there):  # by a worker that died just after
             return tuple(row for row in there if row is not None)
@@ -212,11 +228,15 @@ class Training:
             try:
                 rows = self._trained(task, state)
             except Exception as failure:  # of the library, the memory, the disk: the others go on
-                rows = tuple(Row(one.number, one.trial, reason_of(failure)) for one in task)
+                rows, reason = (), reason_of(failure)
         for row in rows:
             write_row(self.folder, row)
         shutil.rmtree(state, ignore_errors=True)
-        return rows
+        if rows:
+            return rows
+        if len(task) > 1:  # one of them may be what is wrong
+            return tuple(row for one in task for row in self((one,)))
+        return (write_failure(self.folder, task[0], reason),)
 
     def _trained(self, task: Task, state: Path) -> tuple[Row, ...]:
         from maury.regress.cnn_training import train_cnn
@@ -227,23 +247,24 @@ class Training:
         data = trial_data(self.folder, sweep, task[0].trial)
         labels = tuple(dict.fromkeys(name for one in task for name in one.trial.labels))
         columns = [label_names(self.recipe).index(name) for name in labels]
-        rows = data.rows(TRAIN)
+        rows, config = data.rows(TRAIN), trial_config(self.recipe, task)
         training = train_cnn(
             data.spectra(rows),
             tuple(self.recipe.labels[k] for k in columns),
             data.values[rows][:, columns],
-            trial_config(self.recipe, task),
+            config,
             groups=tuple(data.stars[rows].tolist()),
             device=self.device,
             checkpoints=state,
         )
-        held = data.rows(SCREENING)
-        found = training.networks.predict(data.flux[held], data.ivar[held] > 0)  # (n, members, K)
+        held = data.held_out(SCREENING, config.snr, sweep.seed)
+        found = training.networks.predict(held.flux, held.ivar > 0)  # (n, members, K)
+        truth = data.values[data.rows(SCREENING)]
         seconds = (time.monotonic() - begin) / len(task)
         out = []
         for one, (network, member) in zip(task, _networks(training.networks, task), strict=True):
             index = [labels.index(name) for name in one.trial.labels]
-            true = data.values[held][:, [columns[k] for k in index]]
+            true = truth[:, [columns[k] for k in index]]
             score = {
                 n: LabelScore.of(true[:, i], found[:, member, k])
                 for i, (n, k) in enumerate(zip(one.trial.labels, index, strict=True))

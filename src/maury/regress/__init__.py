@@ -4,7 +4,7 @@
   :mod:`~maury.regress.pca_mlp_config` its settings, :mod:`~maury.regress.pca_mlp_training` its training,
   :mod:`~maury.regress.scores` the likely scores of a spectrum with masked pixels.
 * :mod:`~maury.regress.cnn`: convolutional networks over the pixels (Passegger 2020); :mod:`~maury.regress.cnn_config` their
-  settings, :mod:`~maury.regress.cnn_training` their training.
+  settings, :mod:`~maury.regress.cnn_training` their training, :mod:`~maury.regress.noise` noise for what judges them.
 * :mod:`~maury.regress.ensemble`: many of them vote; :mod:`~maury.regress.votes` mode and interval of the votes.
 """
 

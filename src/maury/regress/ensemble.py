@@ -18,6 +18,7 @@ from maury.errors import UsageError
 from maury.estimates import LabelEstimates
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
+from maury.prepare.grid import windows_of
 from maury.regress.cnn import CnnNetworks
 from maury.regress.votes import summarise
 from maury.spectra import Spectra
@@ -27,6 +28,7 @@ FloatArray = NDArray[np.float64]
 
 _BLOCK = 512  # spectra of which all votes are counted at a time
 _UNCONSTRAINED = 0.5  # of the training range, as in the fit
+_LEAST_SEEN = 0.5  # of the pixels of each of its windows must be usable, or a network does not vote
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Votes:
 
     Parameters
     ----------
-    values : per label (n, M) label units, M the networks that know the label; NaN for spectra with too few pixels.
+    values : per label (n, M) label units, M the networks that know the label; NaN where a network has too few pixels to vote.
     names : per label the M networks' names.
     """
 
@@ -52,26 +54,27 @@ class EnsembleInferrer:
     labels : all labels that some network votes on, with their training range.
     wavelength : (n_pixels,) Å, the grid of prepared spectra; each network looks at some of its pixels.
     networks : stacks of networks of one topology.
-    names : one per stack.
+    names : per stack one for each of its members.
     min_pixels : spectra with fewer usable pixels get no labels (FEW_PIXELS).
     workers : blocks of spectra that are worked on at the same time; a choice of the moment, not saved.
 
     Raises
     ------
     UsageError
-        If there is no network, a label without one, or networks look at pixels that the grid does not have.
+        If there is no network, one without a name, a label without one, or networks look at pixels that the grid does not have.
     """
 
     labels: LabelSet
     wavelength: FloatArray
     networks: tuple[CnnNetworks, ...]
-    names: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]
     min_pixels: int = 50
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if not self.networks or len(self.names) != len(self.networks):
-            raise UsageError(f"expected networks and a name for each, got {len(self.networks)} and {len(self.names)}; train some")
+        members, named = [stack.n_members for stack in self.networks], [len(names) for names in self.names]
+        if not members or named != members:
+            raise UsageError(f"expected networks and a name for each, got stacks of {members} and {named} names; train some")
         known = {name for stack in self.networks for name in stack.labels.names}
         if known != set(self.labels.names):
             raise UsageError(f"expected networks for {', '.join(self.labels.names)}, got some for {', '.join(sorted(known))}")
@@ -84,7 +87,11 @@ class EnsembleInferrer:
 
     @classmethod
     def of(
-        cls, wavelength: FloatArray, networks: tuple[CnnNetworks, ...], names: tuple[str, ...], min_pixels: int = 50
+        cls,
+        wavelength: FloatArray,
+        networks: tuple[CnnNetworks, ...],
+        names: tuple[tuple[str, ...], ...],
+        min_pixels: int = 50,
     ) -> EnsembleInferrer:
         """Networks with the labels in the order in which they first come."""
         first: dict[str, tuple[CnnNetworks, int]] = {}
@@ -111,7 +118,9 @@ class EnsembleInferrer:
         blocks = self._blocks(spectra)
         parts = list(in_threads(self._vote, blocks, self.workers))
         values = tuple(np.concatenate([part[k] for part in parts]) for k in range(len(self.labels)))
-        return Votes(values, tuple(tuple(self._names_of(name)) for name in self.labels.names))
+        stacks = list(zip(self.networks, self.names, strict=True))
+        voters = [[each for stack, own in stacks if label in stack.labels.names for each in own] for label in self.labels.names]
+        return Votes(values, tuple(tuple(some) for some in voters))
 
     def infer(self, spectra: Spectra, progress: Callable[[int, int], None] | None = None) -> LabelEstimates:
         """Labels of prepared spectra on the ensemble's grid.
@@ -125,7 +134,7 @@ class EnsembleInferrer:
         -------
         LabelEstimates: modes of the votes; ``interval_errors`` to their 16th and 84th percentile; half that interval as standard
         error, without correlations (networks of different labels have none to tell); chi2 is NaN, as nothing is fitted. Flags:
-        DEGENERATE_VOTES, OUT_OF_RANGE and UNCONSTRAINED of labels; FEW_PIXELS.
+        DEGENERATE_VOTES, OUT_OF_RANGE and UNCONSTRAINED of labels; FEW_PIXELS, also of a label that no network can vote on.
 
         Raises
         ------
@@ -157,14 +166,6 @@ class EnsembleInferrer:
         last = len(self.wavelength) - 1
         return tuple(np.minimum(np.searchsorted(self.wavelength, stack.wavelength), last) for stack in self.networks)
 
-    def _names_of(self, label: str) -> list[str]:
-        """One for each network that votes on the label."""
-        names = []
-        for stack, name in zip(self.networks, self.names, strict=True):
-            if label in stack.labels.names:
-                names += [name] if stack.n_members == 1 else [f"{name}#{i}" for i in range(stack.n_members)]
-        return names
-
     def _vote(self, spectra: Spectra) -> list[FloatArray]:
         """Per label (n, M)."""
         good = spectra.ivar > 0
@@ -172,7 +173,9 @@ class EnsembleInferrer:
         for stack, index in zip(self.networks, self._pixels, strict=True):
             whole = index.size == len(self.wavelength)
             flux, usable = (spectra.flux, good) if whole else (spectra.flux[:, index], good[:, index])
-            values = stack.predict(flux, usable)
+            seen = np.stack([usable[:, window].mean(axis=1) for window in windows_of(stack.wavelength)])
+            lost: NDArray[np.bool_] = np.asarray((seen < _LEAST_SEEN).any(axis=0))
+            values = np.where(lost[:, None, None], np.nan, stack.predict(flux, usable))
             for k, name in enumerate(stack.labels.names):
                 found[name].append(values[:, :, k])
         few = self._usable(good) < self.min_pixels
@@ -187,35 +190,26 @@ class EnsembleInferrer:
 
     def _infer_block(self, spectra: Spectra) -> LabelEstimates:
         n_pixels = self._usable(spectra.ivar > 0)
-        estimates = LabelEstimates.missing(
-            self.labels,
-            spectra.ids.tolist(),
-            [f"{p} usable pixels, the model asks for {self.min_pixels}" for p in n_pixels],
-            spectra.meta,
-            int(ResultFlag.FEW_PIXELS | ResultFlag.FAILED),
-        )
-        n, k = estimates.values.shape
+        few = int(ResultFlag.FEW_PIXELS | ResultFlag.FAILED)
+        estimates = LabelEstimates.missing(self.labels, spectra.ids.tolist(), [""] * len(spectra), spectra.meta, few)
         summaries = [summarise(votes) for votes in self._vote(spectra)]
         values = np.stack([s.mode for s in summaries], axis=1)
-        covariance = np.zeros((n, k, k))
-        covariance[:, range(k), range(k)] = np.stack([s.sigma for s in summaries], axis=1) ** 2
-        used: NDArray[np.bool_] = n_pixels >= self.min_pixels
-        good: NDArray[np.bool_] = used & np.isfinite(values).all(axis=1)
+        known: NDArray[np.bool_] = np.asarray(np.isfinite(values))
+        voted: NDArray[np.bool_] = np.asarray(known.any(axis=1))
+        sigma = np.where(known, np.stack([s.sigma for s in summaries], axis=1), np.nan)
         out = estimates.with_(
             n_pixels=n_pixels,
-            values=np.where(good[:, None], values, np.nan),
-            covariance=np.where(good[:, None, None], covariance, np.nan),
+            values=np.where(known, values, np.nan),
+            covariance=_diagonal(sigma),
             interval_errors=np.stack([np.stack([s.lower, s.upper], axis=1) for s in summaries], axis=1),
-            flag=np.where(good, 0, np.where(used, int(ResultFlag.FAILED), estimates.flag)),
-            status=tuple(_status(u, g) for u, g in zip(used, good, strict=True)),
-            reason=tuple(
-                "" if g else "the networks' labels are not finite" if u else estimates.reason[row]
-                for row, (u, g) in enumerate(zip(used, good, strict=True))
-            ),
+            flag=np.where(voted, 0, estimates.flag),
+            status=tuple(FitStatus.CONVERGED if some else FitStatus.NOT_FITTED for some in voted),
+            reason=tuple(_reason(bool(some), n, self.min_pixels) for some, n in zip(voted, n_pixels, strict=True)),
         )
-        degenerate = np.stack([s.degenerate for s in summaries], axis=1) & good[:, None]
+        degenerate = np.stack([s.degenerate for s in summaries], axis=1) & known
         out = out.add_label_flag(degenerate, int(ResultFlag.DEGENERATE_VOTES))
-        out = out.add_label_flag(good[:, None] & ~self.labels.in_range(out.values), int(ResultFlag.OUT_OF_RANGE))
+        out = out.add_label_flag(voted[:, None] & ~known, int(ResultFlag.FEW_PIXELS))
+        out = out.add_label_flag(known & ~self.labels.in_range(out.values), int(ResultFlag.OUT_OF_RANGE))
         width = np.array(self.labels.upper) - np.array(self.labels.lower)
         return out.add_label_flag(np.nan_to_num(out.errors) > _UNCONSTRAINED * width, int(ResultFlag.UNCONSTRAINED))
 
@@ -225,10 +219,10 @@ class EnsembleInferrer:
         """Arrays and plain settings for a model file; inverse of :meth:`from_arrays`."""
         arrays: dict[str, NDArray[Any]] = {"wavelength": self.wavelength}
         configs = []
-        for number, (stack, name) in enumerate(zip(self.networks, self.names, strict=True)):
+        for number, (stack, names) in enumerate(zip(self.networks, self.names, strict=True)):
             stack_arrays, config = stack.to_arrays()
             arrays |= {f"stack{number}.{key}": array for key, array in stack_arrays.items()}
-            configs.append({**config, "name": name})
+            configs.append({**config, "names": list(names)})
         label_set = self.labels.to_config()
         return arrays, {"kind": "ensemble", "label_set": label_set, "networks": configs, "min_pixels": self.min_pixels}
 
@@ -244,12 +238,24 @@ class EnsembleInferrer:
             LabelSet.from_config(config["label_set"]),
             arrays["wavelength"],
             tuple(networks),
-            tuple(str(own["name"]) for own in config["networks"]),
+            tuple(tuple(own["names"]) for own in config["networks"]),
             int(config["min_pixels"]),
         )
 
 
-def _status(used: bool, good: bool) -> FitStatus:
-    if not used:
-        return FitStatus.NOT_FITTED
-    return FitStatus.CONVERGED if good else FitStatus.FAILED
+def _diagonal(sigma: FloatArray) -> FloatArray:
+    """(n, K) -> (n, K, K) covariance without correlations; NaN throughout for a label without error."""
+    known = np.isfinite(sigma)
+    out = np.where(known[:, :, None] & known[:, None, :], 0.0, np.nan)
+    places = np.arange(sigma.shape[1])
+    out[:, places, places] = sigma**2
+    return out
+
+
+def _reason(voted: bool, n_pixels: int, least: int) -> str:
+    """Why a star has no label."""
+    if voted:
+        return ""
+    if n_pixels < least:
+        return f"{n_pixels} usable pixels, the model asks for {least}"
+    return f"fewer than {_LEAST_SEEN:.0%} usable pixels in the windows of every network"
