@@ -25,12 +25,14 @@ from maury.read import read_files
 from maury.spectra import Spectra, empty_meta
 
 LABELS = ("teff", "logg", "m_h", "v_micro", "vsini", "delta_rv")
-MODEL_ID = "f8f329b17a4c"
+MODEL_ID = "f4f19f7abb38"
 EXPECTED = {  # labels and quoted errors of this model, from maury infer gaia-rvs
     "HD176650": ((4576.35, 2.2546, -0.1622, 0.4906, 0.0, 0.0151), (47.05, 0.1541, 0.0544, 0.0951, 2.051, 0.2100)),
     "KOI-001": ((5814.05, 4.2265, -0.0498, 1.2615, 0.0, -1.0863), (221.11, 0.4724, 0.0925, 0.3044, 8.368, 0.8059)),
 }
 ROUNDING = (1.0, 0.002, 0.002, 0.002, 0.02, 0.02)  # in label units: what platforms may differ by, the least error being 48 K
+STOPPING = 0.04  # of an error: a fit ends where chi-square falls by less than 1e-3, 0.03 errors from the minimum
+# (two processors with the same packages ended 4.9 K apart for KOI-001, 0.022 of its error)
 CALCIUM = np.array([8500.35, 8544.44, 8664.52])  # Ca II, vacuum
 
 
@@ -53,8 +55,8 @@ def found(model: Model, stars: list[Spectra]) -> dict[str, LabelEstimates]:
 def same_as_expected(labels: dict[str, float], errors: dict[str, float], star: str) -> None:
     values, sigmas = EXPECTED[star]
     for name, value, sigma, tolerance in zip(LABELS, values, sigmas, ROUNDING, strict=True):
-        assert labels[name] == pytest.approx(value, abs=tolerance), (star, name)
-        assert errors[name] == pytest.approx(sigma, abs=tolerance), (star, name)
+        assert labels[name] == pytest.approx(value, abs=max(tolerance, STOPPING * sigma)), (star, name)
+        assert errors[name] == pytest.approx(sigma, abs=max(tolerance, STOPPING * sigma)), (star, name)
 
 
 # -- two stars of Gaia ------------------------------------------------------------------------------------------------------

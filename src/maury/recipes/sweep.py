@@ -125,12 +125,9 @@ def run_sweep(
     MauryError
         If the data do not fit the recipe, or the folder is of another sweep.
     """
-    sweep, who, options = sweep_of(recipe), workers or Workers(), options or SweepOptions()
+    sweep, options = sweep_of(recipe), options or SweepOptions()
     places(sweep, options.windows)  # a name that is wrong is said with --table, too
-    if who.scheduler is None:
-        check_device(recipe, options.device)
-    else:  # its workers train; here networks are only read
-        who = replace(who, folder=output.absolute().parent, ready=partial(check_device, recipe, options.device))
+    who = _with_device(workers or Workers(), recipe, options.device, output)
     if data is not None and options.fresh:
         who.check()  # before anything is deleted
     with sweep_folder(output, recipe, sweep, data, fresh=options.fresh) as folder:
@@ -142,6 +139,14 @@ def run_sweep(
                 folder.prepare(recipe, sweep, names, data, progress)
                 _train(planner, Training(recipe, folder, options.device), who, watch)
         return _result(recipe, sweep, folder)
+
+
+def _with_device(workers: Workers, recipe: Recipe, device: str, output: Path) -> Workers:
+    """The workers, sure of the device; those of a scheduler look themselves, here networks are only read."""
+    if workers.scheduler is None:
+        check_device(recipe, device)
+        return workers
+    return replace(workers, folder=output.absolute().parent, ready=partial(check_device, recipe, device))
 
 
 def _result(recipe: Recipe, sweep: SweepRecipe, folder: SweepFolder) -> SweepResult:
