@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Layer = tuple[Float32, Float32]
 
-_BLOCK_FLOATS = 1 << 20  # of the largest layer of a block: 4 MB
+_BLOCK_FLOATS = 1 << 17  # of the largest layer of a block: half a megabyte
 
 
 @dataclass(frozen=True, eq=False)
