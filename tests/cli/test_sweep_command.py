@@ -116,6 +116,7 @@ def test_a_worker_of_a_dask_cluster_is_killed(root: Path, alone: SweepResult, tm
     check_like(alone, tmp_path / "sweep")
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers_is_a_failure() -> None:
     """A signal that is ignored is a task, the one that can not be is the end of a worker."""
     done = deaths([signal.SIGURG, signal.SIGKILL, signal.SIGURG], Workers(2))
@@ -134,7 +135,7 @@ def deaths(signals: list[signal.Signals], workers: Workers) -> dict[signal.Signa
     return found
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl_c"])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["kill", "ctrl_c"])
 def test_a_sweep_that_is_ended_goes_on(end: signal.Signals, root: Path, alone: SweepResult, tmp_path: Path) -> None:
     command = [*MAURY, str(root / "small.toml"), "--data", str(root), "-o", str(tmp_path / "sweep")]
     process = subprocess.Popen([*command, "-j", "2"], start_new_session=True, stderr=subprocess.PIPE, text=True)
