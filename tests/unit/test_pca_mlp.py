@@ -233,7 +233,7 @@ def test_assess_leaves_out_what_needs_an_emulator(training: PcaMlpTraining) -> N
 
 def test_a_model_file_of_an_unknown_kind_is_refused(training: PcaMlpTraining) -> None:
     arrays, config = inferrer_to_arrays(training.inferrer)
-    with pytest.raises(ModelFileError, match="expected an inferrer of kind pca_mlp, got 'cnn'; update maury"):
+    with pytest.raises(ModelFileError, match="expected an inferrer of kind pca_mlp, ensemble, got 'cnn'; update maury"):
         inferrer_from_arrays(arrays, {**config, "inferrer": {**config["inferrer"], "kind": "cnn"}})
 
 

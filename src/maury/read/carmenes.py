@@ -29,7 +29,6 @@ from maury.spectra import Spectra
 RESOLVING_POWER = {"VIS": 94_600.0, "NIR": 80_500.0}
 """Quirrenbach et al. 2018."""
 _N_VIS_ORDERS = 61
-_LARGEST_LN = 20.0  # of wavelengths in Å: 5 cm; no spectrum ends below 20 Å
 
 
 def matches(source: Source) -> bool:
@@ -95,11 +94,11 @@ def _read_orders(source: Source) -> list[Spectra]:
     shapes = {image.shape for image in images.values()}
     if len(shapes) != 1 or images["SPEC"].ndim != 2:
         raise ReadError(f"expected CARMENES images of one shape, got {', '.join(map(str, shapes))}; fetch the file again")
-    with np.errstate(invalid="ignore"):
-        logarithmic = images["WAVE"].dtype.kind == "f" and np.nanmax(images["WAVE"]) < _LARGEST_LN
-    wavelength, velocity_frame = (
-        (np.exp(images["WAVE"].astype(np.float64)), "barycentric") if logarithmic else _barycentric(source, images["WAVE"])
-    )
+    if source.named("CONT") is None:  # a template of SERVAL
+        with np.errstate(over="ignore"):
+            wavelength, velocity_frame = np.exp(images["WAVE"].astype(np.float64)), "barycentric"
+    else:
+        wavelength, velocity_frame = _barycentric(source, images["WAVE"])
     channel = _channel(source.hdus[0].header, len(wavelength))
     return build_orders(
         lambda order: _spectra(
