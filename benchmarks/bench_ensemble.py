@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # of the label's range: float32
 
 def run() -> list[Row]:
     """Rows of name, peer, ratio, spread, agreement, ours_ms, peer_ms (per spectrum)."""
-    cases = [("fast", 4096, 2), ("fast", 4096, 1), ("small", 2048, 2), ("starnet", 256, 2)]
+    cases = [("fast", 2048, 2), ("fast", 2048, 1), ("small", 1024, 2)]
     return [ensemble(name, n, workers) for name, n, workers in cases]
 
 
