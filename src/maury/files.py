@@ -8,8 +8,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maury.errors import MauryError, UsageError
 
@@ -107,3 +109,8 @@ def _flush_to_disk(path: Path) -> None:
     """Without this a power cut may leave the new name pointing at an empty file."""
     with open(path, "rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def part_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a model file whose names start with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -16,13 +16,13 @@ from maury.assess.quality import QualityCuts
 from maury.assess.region import TrainingRegion
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
+from maury.files import part_of
 from maury.fit.inferrer import (
     FittedInferrer,
     ModelInferrer,
     inferrer_from_arrays,
     inferrer_to_arrays,
     own_labels,
-    part_of,
     running_on,
     workers_of,
 )

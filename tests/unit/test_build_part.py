@@ -170,6 +170,16 @@ class TestStars:
     def test_a_column_of_ones_own_comes_first(self, root: Path) -> None:
         assert set(loaded(root, data={"star_column": "teff"}).stars) == {"3400.0", "3500.0", "3600.0", "3700.0"}
 
+    def test_one_atmosphere_of_a_lattice_is_one_star_whatever_its_rotation(self, root: Path) -> None:
+        """Three v sin i of each of four label sets, moved a little: else what is held out would be in the training, too."""
+        axes = "teff = [3400, 3500]\nlogg = [4.5]\nm_h = [-0.25, 0.0]\nvsini = [1, 4, 9]"
+        text = GRID[: GRID.index("[sample]")] + f'[sample]\nkind = "lattice"\n[sample.axes]\n{axes}\n'
+        text += GRID[GRID.index("[instrument]") :].replace("spacing = 0.5", 'spacing = 0.5\nframe = "rest"')
+        (root / "lattice.toml").write_text(text + "\n[augment]\nvelocity_jitter = 0.1\n", encoding="utf-8")
+        found = loaded(root, "lattice")
+        assert len(found) == 12
+        assert len(set(zip(found.stars, map(tuple, found.values), strict=True))) == len(set(found.stars)) == 4
+
     def test_draws_of_two_parts_share_no_star(self, root: Path) -> None:
         parts = [{"name": name, "build": str(root / "plain.toml")} for name in ("one", "two")]
         changed = content("") | {"data": {"parts": parts}}

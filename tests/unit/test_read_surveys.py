@@ -105,6 +105,19 @@ def test_barycentric_velocity_of_the_header_is_applied(tmp_path: Path, maker: ma
     assert {str(s.meta["velocity_frame"][0]) for s in found} == {"barycentric"}
 
 
+def test_serval_templates_have_logarithms_of_barycentric_wavelengths(tmp_path: Path) -> None:
+    """SPEC, SIG and WAVE alone, as its readers expect them; the header's BERV is not applied again."""
+    path = tmp_path / "t.fits"
+    low, high = make.caracal(path)
+    with fits.open(path, mode="update") as hdus:
+        del hdus["CONT"]
+        hdus["WAVE"].data = np.log(hdus["WAVE"].data)
+        hdus[0].header["HIERARCH CARACAL BERV"] = 20.0
+    found = read_file(path)
+    assert (found[0].wavelength[0], found[-1].wavelength[-1]) == pytest.approx((low, high), rel=1e-9)
+    assert {str(s.meta["velocity_frame"][0]) for s in found} == {"barycentric"}
+
+
 def test_without_barycentric_velocity_the_frame_is_said_to_be_topocentric(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     low, _ = make.carmenes_table(path)

@@ -20,6 +20,7 @@ from maury.assess.gap_window import MIN_SPECTRA, GapWindow, usable_pixels
 from maury.constants import SPEED_OF_LIGHT_KM_S
 from maury.emulate.components import principal_components
 from maury.errors import UsageError
+from maury.files import part_of
 from maury.prepare.grid import windows_of
 from maury.protocols import ModelCovariance
 from maury.spectra import Spectra
@@ -156,9 +157,7 @@ class SyntheticGap:
         """Inverse of :meth:`to_arrays`."""
         windows = []
         for number, own in enumerate(config["windows"]):
-            prefix = f"window{number}."
-            part = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            windows.append(GapWindow.from_arrays(part, own))
+            windows.append(GapWindow.from_arrays(part_of(arrays, f"window{number}."), own))
         return cls(arrays["wavelength"], tuple(windows))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from maury.emulate import emulator_from_arrays
 from maury.errors import ModelFileError, UsageError
 from maury.estimates import LabelEstimates
+from maury.files import part_of
 from maury.fit.fitter import ChiSquareFitter
 from maury.fit.products import check_device
 from maury.fit.regional import RegionalInferrer
@@ -136,11 +137,6 @@ def inferrer_from_arrays(arrays: Arrays, config: dict[str, Any]) -> ModelInferre
         raise ModelFileError("expected one emulator per region in the model, got another number; train it again")
     parts = tuple(emulator_from_arrays(part_of(arrays, f"region{i}."), c) for i, c in enumerate(regions["emulators"]))
     return RegionalInferrer(emulator, fitter, regions["label"], tuple(regions["centres"]), parts)
-
-
-def part_of(arrays: Arrays, prefix: str) -> Arrays:
-    """The arrays whose names start with ``prefix``, without it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _prefixed(prefix: str, arrays: Arrays) -> Arrays:

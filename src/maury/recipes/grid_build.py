@@ -36,7 +36,7 @@ _MOST_ROWS = 512
 _DECIDING = ("maury", "numpy", "scipy", "astropy")
 """Packages whose version may change a spectrum; another one of these does not go on with chunks of the first."""
 _PER_SPECTRUM = ("labels", "row", "flag", "snr", "delta_rv")
-_BROADENING = ("vsini", "resolving_power")
+BROADENING = ("vsini", "resolving_power")
 """Labels that no grid needs to have: they are a broadening each."""
 _GOLDEN = 0.6180339887498949
 _PER_LOSS = ("left_out_labels", "left_out_flag", "left_out_reason")
@@ -147,9 +147,9 @@ def draw_labels(recipe: BuildRecipe, grid: Grid, root: Path) -> tuple[tuple[str,
             f"expected values for {', '.join(grid.names)}, the labels of the grid, got none for {', '.join(missing)}; sample "
             "them, or give a value in grid.fixed"
         )
-    idle = [name for name in names if name not in (*grid.names, *_BROADENING)]
+    idle = [name for name in names if name not in (*grid.names, *BROADENING)]
     if idle:
-        known = " and ".join((", ".join((*grid.names, *_BROADENING[:-1])), _BROADENING[-1]))
+        known = " and ".join((", ".join((*grid.names, *BROADENING[:-1])), BROADENING[-1]))
         raise RecipeError(f"expected labels among {known}, got {idle[0]}; the grid does not have it")
     if recipe.has_own_resolutions and "resolving_power" in grid.names:
         raise RecipeError(

@@ -24,15 +24,14 @@ from maury.train.config import LoopConfig, Optimiser
 Activation = Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"]
 
 
-class ComponentsRecipe(Strict):
-    """What the networks on principal components have in common; what is not given is the preset's."""
+Noise = tuple[float, float] | Literal["none"]
+"""S/N of the noise in training, lowest and highest; or the spectra as they are."""
+
+
+class NetworkRecipe(Strict):
+    """A preset and how it is trained (:class:`maury.train.config.LoopConfig`); what is not given is the preset's."""
 
     preset: str = "maury"
-    hidden: tuple[int, ...] | None = None
-    activation: Activation | None = None
-    components: int | None = None
-    members: int | None = None
-    scaling: Literal["range", "percentile"] | None = None
     optimiser: Optimiser | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -42,6 +41,16 @@ class ComponentsRecipe(Strict):
     check_every: int | None = None
     patience: int | None = None
     seed: int | None = None
+
+
+class ComponentsRecipe(NetworkRecipe):
+    """What the networks on principal components have in common; what is not given is the preset's."""
+
+    hidden: tuple[int, ...] | None = None
+    activation: Activation | None = None
+    components: int | None = None
+    members: int | None = None
+    scaling: Literal["range", "percentile"] | None = None
 
 
 class PayneRecipe(ComponentsRecipe):
@@ -68,7 +77,7 @@ class PcaMlpRecipe(ComponentsRecipe):
 
     preset: Literal["maury", "gebran2024"] = "maury"
     joint: bool | None = None
-    snr: tuple[float, float] | Literal["none"] | None = Field(default=None, description="'none': the spectra as they are")
+    snr: Noise | None = Field(default=None, description="'none': the spectra as they are")
 
     def to_config(self) -> PcaMlpConfig:
         """The preset with what the recipe changes.
@@ -79,12 +88,10 @@ class PcaMlpRecipe(ComponentsRecipe):
             If a value is impossible.
         """
         config = _changed(PCA_MLP[self.preset], self.model_copy(update={"snr": None}))
-        if self.snr is None:
-            return config
-        return replace(config, snr=None if self.snr == "none" else self.snr)
+        return config if self.snr is None else replace(config, snr=None if self.snr == "none" else self.snr)
 
 
-class CnnRecipe(Strict):
+class CnnRecipe(NetworkRecipe):
     """Settings of :class:`maury.regress.CnnConfig` and its loop; what is not given is the preset's."""
 
     preset: Literal["maury", "passegger2020", "starnet"] = "maury"
@@ -92,17 +99,8 @@ class CnnRecipe(Strict):
     joint: bool | None = None
     members: int | None = None
     validation_fraction: float | None = None
-    snr: tuple[float, float] | Literal["none"] | None = Field(default=None, description="'none': the spectra as they are")
+    snr: Noise | None = Field(default=None, description="'none': the spectra as they are")
     min_pixels: int | None = None
-    optimiser: Optimiser | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    batch_size: int | None = None
-    max_epochs: int | None = None
-    check_every: int | None = None
-    patience: int | None = None
-    seed: int | None = None
 
     def to_config(self) -> CnnConfig:
         """The preset with what the recipe changes.
@@ -115,9 +113,7 @@ class CnnRecipe(Strict):
         config = _changed(CNN[self.preset], self.model_copy(update={"snr": None, "topology": None}))
         if self.topology is not None:
             config = replace(config, topology=topology_of(self.topology))
-        if self.snr is None:
-            return config
-        return replace(config, snr=None if self.snr == "none" else self.snr)
+        return config if self.snr is None else replace(config, snr=None if self.snr == "none" else self.snr)
 
 
 def topology_of(name: str) -> Topology:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maury.errors import RecipeError
+from maury.labels import KNOWN_LABELS
 from maury.prepare import snr_sum
 from maury.prepare.grid import with_meta
 from maury.prepare.orders import Wanted, join_orders
@@ -19,6 +20,7 @@ from maury.read import read_files
 from maury.read.library import read_library
 from maury.recipes.build_part import BASE, built_part
 from maury.recipes.data_schema import ON_SKY, PartRecipe
+from maury.recipes.grid_build import BROADENING
 from maury.recipes.joins import Join, join, rows_by_name
 from maury.recipes.label_table import LabelTable, read_label_table
 from maury.recipes.schema import Recipe
@@ -203,13 +205,25 @@ def _too_faint(batch: Spectra, part: PartRecipe) -> NDArray[np.object_]:
 def _stars(table: LabelTable, rows: IntArray) -> tuple[str, ...]:
     """(n,) names: the table's own where the part has a ``star_column`` and it holds one, else one per row of the table.
 
-    Draws of one base spectrum of a build are one star.
+    Spectra of a build that were made of one atmosphere, with other broadenings, are one star.
     """
     part = table.part
-    column = part.star_column or (BASE if part.build is not None and BASE in table.table.colnames else None)
-    entries = [""] * len(table.values) if column is None else table.text(column)
+    if part.star_column is not None:
+        entries = table.text(part.star_column)
+    else:
+        entries = [""] * len(table.values) if part.build is None else _atmospheres(table)
     prefix = "" if part.star_column is not None else f"{part.name}:"
     return tuple(f"{prefix}{entries[row]}" if entries[row] else f"{part.name}:{row}" for row in rows)
+
+
+def _atmospheres(table: LabelTable) -> list[str]:
+    """One per row of a build's table: the base spectrum that it is a draw of, else its labels without those of broadening."""
+    if BASE in table.table.colnames:
+        return table.text(BASE)
+    others = (*BROADENING, "delta_rv")  # what is done to a spectrum, not what it is of
+    names = [name for name in table.table.colnames if name in KNOWN_LABELS and name not in others]
+    rows = np.column_stack([table.numbers(name) for name in names]).tolist()
+    return [" ".join(f"{value:.12g}" for value in row) for row in rows]
 
 
 def _stacked(part: LoadedPart) -> LoadedPart:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from maury.errors import UsageError
 from maury.networks.topology import PRESETS as TOPOLOGIES
 from maury.networks.topology import Topology
-from maury.train.config import LoopConfig, expect_fraction
+from maury.train.config import LoopConfig, expect_fraction, expect_snr
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class CnnConfig:
         for name in ("members", "min_pixels"):
             if not getattr(self, name) >= 1:
                 raise UsageError(f"expected {name} >= 1, got {getattr(self, name)}; correct it")
-        if self.snr is not None and not (len(self.snr) == 2 and 0 < self.snr[0] <= self.snr[1] < float("inf")):
-            raise UsageError(f"expected snr as two finite numbers 0 < lowest <= highest, got {self.snr}; correct it")
+        expect_snr(self.snr)
 
 
 PRESETS: dict[str, CnnConfig] = {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
+from maury.files import part_of
 from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.prepare.grid import windows_of
@@ -231,9 +232,7 @@ class EnsembleInferrer:
         """Inverse of :meth:`to_arrays`."""
         networks = []
         for number, own in enumerate(config["networks"]):
-            prefix = f"stack{number}."
-            part = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            networks.append(CnnNetworks.from_arrays(part, own))
+            networks.append(CnnNetworks.from_arrays(part_of(arrays, f"stack{number}."), own))
         return cls(
             LabelSet.from_config(config["label_set"]),
             arrays["wavelength"],

@@ -7,7 +7,7 @@ from typing import get_args
 
 from maury.emulate.activations import ACTIVATIONS
 from maury.errors import UsageError
-from maury.train.config import Initial, LoopConfig, Scaling, expect_fraction, expect_layers, expect_one_of
+from maury.train.config import Initial, LoopConfig, Scaling, expect_fraction, expect_layers, expect_one_of, expect_snr
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class PcaMlpConfig:
         for name in ("components", "members", "min_pixels"):
             if not getattr(self, name) >= 1:
                 raise UsageError(f"expected {name} >= 1, got {getattr(self, name)}; correct it")
-        if self.snr is not None and not (len(self.snr) == 2 and 0 < self.snr[0] <= self.snr[1] < float("inf")):
-            raise UsageError(f"expected snr as two finite numbers 0 < lowest <= highest, got {self.snr}; correct it")
+        expect_snr(self.snr)
 
 
 PRESETS: dict[str, PcaMlpConfig] = {

@@ -69,3 +69,9 @@ def expect_fraction(validation_fraction: float) -> None:
     """Raise UsageError unless it leaves more to train on than to validate."""
     if not 0 < validation_fraction <= 0.5:
         raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {validation_fraction}; correct it")
+
+
+def expect_snr(snr: Sequence[float] | None) -> None:
+    """Raise UsageError unless it is the lowest and the highest signal-to-noise ratio of the noise in training, or None."""
+    if snr is not None and not (len(snr) == 2 and 0 < snr[0] <= snr[1] < math.inf):
+        raise UsageError(f"expected snr as two finite numbers 0 < lowest <= highest, got {snr}; correct it")

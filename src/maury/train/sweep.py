@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -190,12 +191,10 @@ def _client(workers: Workers) -> Iterator[Client]:
 
 
 def _require_dask() -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
+    if find_spec("distributed") is None:
         raise UsageError(
             "expected Dask for several processes, got none; run: python3 -m pip install 'maury[sweep]', or take one process"
-        ) from None
+        )
 
 
 @contextmanager
