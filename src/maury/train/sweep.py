@@ -30,6 +30,8 @@ _START_SECONDS = 120  # that processes of this machine have to start
 _ALONE_SECONDS = 60  # that a sweep waits for new workers when the last is gone
 _LOOK_SECONDS = 2  # between two looks whether workers have come
 _CLOSE_SECONDS = 5  # that workers have to end by themselves; they are killed then
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+"""For glibc. Dask has workers give freed memory back above 64 kB: half of a training's time went to getting it again."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -229,8 +231,10 @@ def _cluster(processes: int) -> LocalCluster:
     import dask
     import distributed
 
+    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **_KEEP_MEMORY}
+    settings = {"distributed.scheduler.allowed-failures": _MOST_DEATHS - 1, "distributed.nanny.pre-spawn-environ": environment}
     # --processes decides how many; a limit on memory would count the mapped training set once per worker
-    with dask.config.set({"distributed.scheduler.allowed-failures": _MOST_DEATHS - 1}), _interrupts_held():
+    with dask.config.set(settings), _interrupts_held():
         return distributed.LocalCluster(
             n_workers=processes,
             threads_per_worker=1,
