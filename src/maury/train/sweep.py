@@ -231,7 +231,7 @@ def _cluster(processes: int) -> LocalCluster:
     import dask
     import distributed
 
-    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **_KEEP_MEMORY}
+    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **_KEEP_MEMORY}
     settings = {"distributed.scheduler.allowed-failures": _MOST_DEATHS - 1, "distributed.nanny.pre-spawn-environ": environment}
     # --processes decides how many; a limit on memory would count the mapped training set once per worker
     with dask.config.set(settings), _interrupts_held():
