@@ -1,6 +1,7 @@
 """Assess: may these labels be believed?
 
 * :mod:`~maury.assess.metrics`: bias, robust scatter, RMSE, pulls, coverage.
+* :mod:`~maury.assess.crossmatch`: which rows of two catalogues are the same star.
 * :mod:`~maury.assess.crossval`: k-fold cross-validation of a whole training.
 * :mod:`~maury.assess.calibration`, :mod:`~maury.assess.learn_errors`, :mod:`~maury.assess.inflation_along`: error models and how
   they are learned.

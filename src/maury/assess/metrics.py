@@ -3,6 +3,7 @@
 Definitions (METHODS, "Metrics"), with residual = estimated - true:
 
 * bias     median of the residuals
+* mean     mean of the residuals, which a few wild ones may move
 * scatter  1.4826 times the median absolute deviation of the residuals from their median
 * RMSE     square root of the mean squared residual (about zero, so it contains the bias)
 * MAE      mean absolute residual
@@ -35,7 +36,8 @@ ALL = "all"
 class LabelMetrics:
     """Metrics of one label over one selection of stars; NaN where too few stars (fewer than 2) have both values.
 
-    ``bias``, ``scatter``, ``scatter_error`` (bootstrap), ``rmse`` and ``mae`` are in the label's ``unit``; pulls have none.
+    ``bias``, ``mean``, ``scatter``, ``scatter_error`` (bootstrap), ``rmse`` and ``mae`` are in the label's ``unit``; pulls have
+    none.
     ``n`` stars have truth and estimate, ``n_failed`` have truth but no estimate.
     """
 
@@ -45,6 +47,7 @@ class LabelMetrics:
     n: int
     n_failed: int
     bias: float
+    mean: float
     scatter: float
     scatter_error: float
     rmse: float
@@ -179,11 +182,11 @@ def summary_table(rows: Sequence[LabelMetrics]) -> Table:
 def format_table(rows: Sequence[LabelMetrics]) -> str:
     """Plain text for a terminal or a page; digits follow the scatter (three of it are shown)."""
     with_pulls = any(np.isfinite(row.pull_std) for row in rows)
-    head = ["label", "unit", "stars", "n", "failed", "bias", "scatter", "+-", "RMSE", "MAE"]
+    head = ["label", "unit", "stars", "n", "failed", "bias", "mean", "scatter", "+-", "RMSE", "MAE"]
     lines = [[*head, "pull mean", "pull scatter", "pull std"] if with_pulls else head]
     for row in rows:
         digits = _digits(row.scatter)
-        lengths = (row.bias, row.scatter, row.scatter_error, row.rmse, row.mae)
+        lengths = (row.bias, row.mean, row.scatter, row.scatter_error, row.rmse, row.mae)
         cells = [row.label, row.unit, row.selection, str(row.n), str(row.n_failed), *(_number(x, digits) for x in lengths)]
         lines.append(cells + [_number(x, 2) for x in (row.pull_mean, row.pull_scatter, row.pull_std)] if with_pulls else cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -201,6 +204,7 @@ _TABLE_FIELDS = (
     ("n", "number of stars with truth and estimate", False),
     ("n_failed", "number of stars with truth and no estimate", False),
     ("bias", "median residual", True),
+    ("mean", "mean residual", True),
     ("scatter", "1.4826 MAD of the residuals", True),
     ("scatter_error", "bootstrap error of the scatter", True),
     ("rmse", "root mean square residual", True),
@@ -233,7 +237,13 @@ def _selections(
     if values.shape != (len(truth),):
         raise UsageError(f"expected one value of {name} for each of {len(truth)} stars, got shape {values.shape}")
     for low, high in ranges:
-        yield f"{low:g} <= {name} < {high:g}", (values >= low) & (values < high)
+        yield _range_text(low, name, high), (values >= low) & (values < high)
+
+
+def _range_text(low: float, name: str, high: float) -> str:
+    if np.isneginf(low):
+        return f"{name} < {high:g}"
+    return f"{name} >= {low:g}" if np.isposinf(high) else f"{low:g} <= {name} < {high:g}"
 
 
 def _metrics(
@@ -244,12 +254,13 @@ def _metrics(
     residual = (guess - truth)[both]
     counts: dict[str, Any] = {"n": int(both.sum()), "n_failed": int((known & ~both).sum())}
     if counts["n"] < 2:
-        return counts | dict.fromkeys(("bias", "scatter", "scatter_error", "rmse", "mae"), float("nan"))
+        return counts | dict.fromkeys(("bias", "mean", "scatter", "scatter_error", "rmse", "mae"), float("nan"))
     pull = np.zeros(0) if error is None else pulls_of(truth[both], guess[both], error[both])
     pull = pull[np.isfinite(pull)]
     enough = pull.size >= 2
     return counts | {
         "bias": float(np.median(residual)),
+        "mean": float(np.mean(residual)),
         "scatter": robust_std(residual),
         "scatter_error": _bootstrap_error(residual, *resample),
         "rmse": float(np.sqrt(np.mean(residual**2))),

@@ -81,7 +81,7 @@ def visit_pairs(groups: Sequence[str], usable: NDArray[np.bool_] | None = None) 
     if allowed.shape != names.shape:
         raise UsageError(f"expected usable for each of {names.size} visits, got shape {allowed.shape}; one entry per visit")
     first, second, star, weight = [], [], [], []
-    stars = {name: rows for name, rows in _rows_by_name(names).items() if name}
+    stars = {name: rows for name, rows in rows_of_names(names).items() if name}
     for number, everything in enumerate(stars.values()):
         rows = everything[allowed[everything]]
         a, b = np.triu_indices(rows.size, 1)
@@ -94,7 +94,7 @@ def visit_pairs(groups: Sequence[str], usable: NDArray[np.bool_] | None = None) 
     return VisitPairs(rows_a, rows_b, number_of, np.concatenate(weight or empty))
 
 
-def _rows_by_name(names: NDArray[np.str_]) -> dict[str, IntArray]:
+def rows_of_names(names: NDArray[np.str_]) -> dict[str, IntArray]:
     """Name -> its rows, in the order in which names first come."""
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names.tolist()):
@@ -142,7 +142,7 @@ def combine_visits(estimates: LabelEstimates, groups: Sequence[str], method: Com
         raise UsageError(f"expected method {' or '.join(get_args(CombineMethod))}, got {method!r}; choose one")
     if len(groups) != len(estimates):
         raise UsageError(f"expected the star of each of {len(estimates)} visits, got {len(groups)} names; give one per visit")
-    visits = _rows_by_name(np.array([str(group) or str(name) for group, name in zip(groups, estimates.ids, strict=True)]))
+    visits = rows_of_names(np.array([str(group) or str(name) for group, name in zip(groups, estimates.ids, strict=True)]))
     measured, good = _measured(estimates), good_visits(estimates)
     used = [_first_not_empty(rows, good, measured) for rows in visits.values()]
     parts = [

@@ -1,4 +1,7 @@
-"""``maury assess MODEL SPECTRA...``: may I believe it? Repeat visits, known labels, other resolutions, and the synthetic gap."""
+"""``maury assess MODEL SPECTRA...``: may I believe it? Repeat visits, known labels, other resolutions, and the synthetic gap.
+
+``maury assess --catalogue A --with B`` compares two catalogues and needs no model: ``assess_catalogue.py``.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
 
 
 def assess(
-    model: Annotated[str, typer.Argument(help="Model file of `maury train`, or a name of `maury models`.", show_default=False)],
-    spectra: Annotated[list[Path], typer.Argument(help="Spectrum files of any survey.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Argument(help="Model file of `maury train`, or a name of `maury models`.", show_default=False)
+    ] = None,
+    spectra: Annotated[list[Path] | None, typer.Argument(help="Spectrum files of any survey.", show_default=False)] = None,
     groups: Annotated[Path | None, typer.Option("--groups", help="Table that says which files are visits of one star.")] = None,
     group_column: Annotated[str, typer.Option("--group-column", help="Its column with the star.")] = "group",
     file_column: Annotated[str, typer.Option("--file-column", help="Column with the file, in --groups and --labels.")] = "file",
@@ -30,7 +35,11 @@ def assess(
         Path | None, typer.Option("--labels", help="Table of known labels; columns as in the model's recipe, or label names.")
     ] = None,
     label_column: Annotated[
-        list[str] | None, typer.Option("--label-column", help="LABEL=COLUMN in --labels, as in fe_h=feh; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--label-column",
+            help="LABEL=COLUMN in --labels, as in fe_h=feh, or LABEL=COLUMN,COLUMN in --catalogue and --with; may be repeated.",
+        ),
     ] = None,
     resolving_power: Annotated[
         list[float] | None, typer.Option("--resolving-power", help="Refit spectra degraded to this R; may be repeated.")
@@ -50,15 +59,45 @@ def assess(
     format: Annotated[str | None, typer.Option("--format", "-f", help="Force a spectrum format.")] = None,
     medium: Annotated[str | None, typer.Option("--medium", help="air or vacuum, for files that do not say.")] = None,
     snr: Annotated[float | None, typer.Option("--snr", help="S/N to assume for files without errors.")] = None,
+    catalogue: Annotated[
+        Path | None, typer.Option("--catalogue", help="Compare this table of labels with another; no model, no spectra.")
+    ] = None,
+    reference: Annotated[Path | None, typer.Option("--with", help="The other table.")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="COLUMN,COLUMN with the stars' names in the two; one if both call it so.")
+    ] = None,
+    error_column: Annotated[
+        list[str] | None, typer.Option("--error-column", help="LABEL=COLUMN,COLUMN with its errors in the two; else e_COLUMN.")
+    ] = None,
+    edge: Annotated[
+        list[float] | None, typer.Option("--edge", help="Where ranges of --catalogue's first label meet; may be repeated.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="A star to leave out of the comparison; may be repeated.")
+    ] = None,
 ) -> None:
-    """Compare a model with what is known: repeat visits (are errors right?), labels, lower resolution, its training spectra."""
+    """Compare a model with what is known: repeat visits (are errors right?), labels, lower resolution, its training spectra.
+
+    Or compare two catalogues, published or own: --catalogue A --with B.
+    """
+    from maury.cli.assess_catalogue import assess_catalogue, wanted
     from maury.cli.assess_gap import assess_gap
     from maury.cli.console import output_console
     from maury.cli.progress import stage_bars
     from maury.cli.tables import label_columns, names_in_tables, read_labels, read_stars, stars_of
-    from maury.errors import ModelFileError
+    from maury.errors import ModelFileError, UsageError
     from maury.store import load_model
 
+    compared = wanted(catalogue, reference, on, label_column, error_column, edge, without, plots)
+    given: dict[str, Any] = {"MODEL": model, "SPECTRA": spectra, "--groups": groups, "--labels": labels, "--output": output}
+    given |= {"--resolving-power": resolving_power, "--fwhm": fwhm, "--velocities": velocities, "--gap": gap}
+    given |= {"--format": format, "--medium": medium, "--snr": snr}
+    if compared is not None:
+        _refuse(given)
+        assess_catalogue(output_console(), compared)
+        return
+    if model is None or not spectra:
+        raise UsageError("expected MODEL and SPECTRA, or --catalogue with --with, got neither; say what to assess")
     degraded = [*(resolving_power or []), *(fwhm or [])]
     config = _checked(groups, labels, degraded, output, variant, gap)
     if output is not None and not output.resolve().parent.is_dir():
@@ -87,6 +126,15 @@ def assess(
             _resolutions(console, loaded, batches, resolving_power or [], fwhm or [], report)
         if gap:
             assess_gap(console, loaded, batches, formal, truth, plots)
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Raise UsageError if anything of a model's assessment was given beside a catalogue."""
+    from maury.errors import UsageError
+
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise UsageError(f"expected --catalogue alone, got {', '.join(names)} too; assess a model or compare catalogues")
 
 
 def _checked(

@@ -110,9 +110,8 @@ class LabelTable:
         return cls(table, origin, part, recipe.label, values, errors, _reasons(table, part, recipe.label, values))
 
     def text(self, column: str) -> list[str]:
-        """(n_rows,) a column as stripped strings; "" where it is masked."""
-        entries = self.table[column]
-        return [_word(entry) for entry in np.ma.filled(np.ma.asarray(entries).astype(object), "")]
+        """(n_rows,) a column as text; see :func:`texts`."""
+        return texts(self.table, column)
 
     def numbers(self, column: str) -> FloatArray:
         """(n_rows,) a column as numbers; see :func:`numbers`."""
@@ -122,6 +121,11 @@ class LabelTable:
 def column_of(item: LabelRecipe, part: PartRecipe) -> str:
     """The column that holds a label in this part's table."""
     return part.columns.get(item.name, item.column)
+
+
+def texts(table: Any, column: str) -> list[str]:
+    """(n_rows,) a column as stripped strings; "" where it is masked."""
+    return [_word(entry) for entry in np.ma.filled(np.ma.asarray(table[column]).astype(object), "")]
 
 
 def numbers(table: Any, column: str) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maury.assess.calibration import SnrErrorModel
-from maury.assess.metrics import LabelMetrics, coverage, label_metrics, pulls_of, robust_std
+from maury.assess.metrics import coverage, label_metrics, pulls_of, robust_std
 from maury.errors import UsageError
-from maury.labels import Label, LabelSet
+from maury.labels import LabelSet
+from maury.report.residuals import MANY, bin_lines, equal_count_edges, points, residual_text
 from maury.report.style import (
     BLUE,
     COLOUR_MAP,
@@ -21,9 +22,7 @@ from maury.report.style import (
     INK,
     ORANGE,
     SKY,
-    VERMILION,
     axis_name,
-    decimals,
     figure_title,
     new_figure,
     note,
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray = NDArray[np.float64]
-
-_MANY = 3000  # above it, points become small and faint so that the crowd shows its density
 
 
 @styled
@@ -71,7 +68,7 @@ def kiel_diagram(table: Table, *, colour: str | None = None, title: str = "") ->
     shade = _numbers(table, colour) if colour in table.colnames else None
     figure = new_figure(6.2, 5.2)
     axes = figure.add_subplot()
-    size = 22.0 if known.sum() < _MANY else 6.0
+    size = 22.0 if known.sum() < MANY else 6.0
     hollow = known & doubtful
     axes.scatter(
         teff[hollow], logg[hollow], s=size, facecolors="none", edgecolors=GREY, linewidths=0.7, label=f"flagged ({hollow.sum()})"
@@ -82,8 +79,8 @@ def kiel_diagram(table: Table, *, colour: str | None = None, title: str = "") ->
         axes.scatter(teff[good], logg[good], color=BLUE, **filled)
     else:
         low, high = np.nanpercentile(shade[good], [2, 98])
-        points = axes.scatter(teff[good], logg[good], c=shade[good], cmap=COLOUR_MAP, vmin=low, vmax=high, **filled)
-        figure.colorbar(points, ax=axes, label=axis_name(colour, _unit(table, colour)), extend="both", aspect=32, pad=0.02)
+        dots = axes.scatter(teff[good], logg[good], c=shade[good], cmap=COLOUR_MAP, vmin=low, vmax=high, **filled)
+        figure.colorbar(dots, ax=axes, label=axis_name(colour, _unit(table, colour)), extend="both", aspect=32, pad=0.02)
     axes.invert_xaxis()
     axes.invert_yaxis()
     axes.set(xlabel=axis_name("teff", _unit(table, "teff")), ylabel=axis_name("logg", _unit(table, "logg")), title=title)
@@ -123,11 +120,11 @@ def true_vs_recovered(
         ok = np.isfinite(truth[:, k]) & np.isfinite(guess[:, k])
         error = None if sigma is None else sigma[:, k]
         good, hollow = ok & ~doubtful[:, k], ok & doubtful[:, k]
-        _points(upper, truth[:, k], guess[:, k], good=good, doubtful=hollow, error=error)
-        _points(lower, truth[:, k], guess[:, k] - truth[:, k], good=good, doubtful=hollow, error=error)
+        points(upper, truth[:, k], guess[:, k], good=good, doubtful=hollow, error=error)
+        points(lower, truth[:, k], guess[:, k] - truth[:, k], good=good, doubtful=hollow, error=error)
         _square_limits(upper, lower, truth[:, k], guess[:, k], good if good.any() else ok)
         note(
-            upper, _residual_text(label, (guess - truth)[good, k]) + (f"\n{hollow.sum()} flagged: hollow" if hollow.any() else "")
+            upper, residual_text(label, (guess - truth)[good, k]) + (f"\n{hollow.sum()} flagged: hollow" if hollow.any() else "")
         )
         upper.set_title(symbol(label.name))
         lower.set_xlabel(axis_name(label.name, label.unit).replace("  [", ", true  ["))
@@ -240,7 +237,7 @@ def cross_validation_figure(
     truth, guess = np.asarray(true, dtype=float), np.asarray(estimated, dtype=float)
     sigma = None if errors is None else np.asarray(errors, dtype=float)
     along = truth[:, labels.index(by)]
-    edges = _equal_count_edges(along, n_bins, by)
+    edges = equal_count_edges(along, n_bins, by)
     ranges = list(pairwise(edges.tolist()))
     rows = label_metrics(truth, guess, sigma, labels=labels, by=by, ranges=ranges)
     figure = new_figure(7.2, 1.9 * len(labels) + 0.7)
@@ -248,8 +245,8 @@ def cross_validation_figure(
         zip(labels.labels, figure.subplots(len(labels), 1, squeeze=False, sharex=True)[:, 0], strict=True)
     ):
         residual = guess[:, k] - truth[:, k]
-        _points(axes, along, residual, good=np.isfinite(along) & np.isfinite(residual))
-        _bin_lines(axes, edges, [row for row in rows if row.label == label.name][1:])
+        points(axes, along, residual, good=np.isfinite(along) & np.isfinite(residual))
+        bin_lines(axes, edges, [row for row in rows if row.label == label.name][1:])
         if sigma is not None:
             claimed = np.array([np.nanmedian(np.r_[sigma[(along >= a) & (along < b), k], np.nan]) for a, b in ranges])
             for sign in (-1.0, 1.0):
@@ -257,7 +254,7 @@ def cross_validation_figure(
                 axes.step(edges, line, where="post", color=GREEN, lw=1.3, ls="--", label="± median error" if sign > 0 else None)
         spread = max(robust_std(residual), 1e-12)
         axes.set(ylim=(-5.0 * spread, 5.0 * spread), ylabel=f"Δ {axis_name(label.name, label.unit)}", xlim=(edges[0], edges[-1]))
-        note(axes, _residual_text(label, residual[np.isfinite(residual)]).replace("\n", "    "), size=8)
+        note(axes, residual_text(label, residual[np.isfinite(residual)]).replace("\n", "    "), size=8)
     figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3, fontsize=8)
     figure.axes[-1].set_xlabel(f"{axis_name(by, labels.labels[labels.index(by)].unit)}")
     figure_title(figure, title)
@@ -286,29 +283,6 @@ def _typical_error(axes: Axes, table: Table, good: NDArray[np.bool_]) -> None:
     axes.annotate("median error", (x, y), xytext=(9, 7), textcoords="offset points", fontsize=8)
 
 
-def _points(
-    axes: Axes,
-    x: FloatArray,
-    y: FloatArray,
-    *,
-    good: NDArray[np.bool_],
-    doubtful: NDArray[np.bool_] | None = None,
-    error: FloatArray | None = None,
-) -> None:
-    """Good stars filled, doubtful ones hollow; errors as thin bars unless there are too many to see."""
-    many = good.sum() > _MANY
-    if error is not None and not many:
-        bars = good & np.isfinite(error)
-        axes.errorbar(x[bars], y[bars], yerr=error[bars], fmt="none", ecolor=BLUE, elinewidth=0.5, alpha=0.3, zorder=1)
-    if doubtful is not None:
-        axes.scatter(
-            x[doubtful], y[doubtful], s=14, facecolors="none", edgecolors=GREY, linewidths=0.6, zorder=1, rasterized=many
-        )
-    axes.scatter(
-        x[good], y[good], s=2 if many else 9, color=BLUE, alpha=0.25 if many else 0.65, linewidths=0, zorder=2, rasterized=many
-    )
-
-
 def _square_limits(upper: Axes, lower: Axes, truth: FloatArray, guess: FloatArray, shown: NDArray[np.bool_]) -> None:
     """Limits around all true values and the recovered ones that are to be ``shown`` for sure: no failure shall set them."""
     if not shown.any():
@@ -321,28 +295,3 @@ def _square_limits(upper: Axes, lower: Axes, truth: FloatArray, guess: FloatArra
     lower.axhline(0.0, color=INK, lw=0.9, zorder=3)
     reach = 6.0 * robust_std((guess - truth)[shown]) if shown.sum() > 1 else 1.0
     lower.set_ylim(-reach or -1.0, reach or 1.0)
-
-
-def _residual_text(label: Label, residual: FloatArray) -> str:
-    if residual.size < 2:
-        return f"n = {residual.size}"
-    scatter, bias = robust_std(residual), float(np.median(residual))
-    digits, unit = decimals(scatter), unit_text(label.unit)
-    return f"n = {residual.size}\nbias {signed(bias, digits)} {unit}\nscatter {scatter:.{digits}f} {unit}"
-
-
-def _equal_count_edges(along: FloatArray, n_bins: int, name: str) -> FloatArray:
-    known = along[np.isfinite(along)]
-    if known.size < 2 or known.min() == known.max():
-        raise UsageError(f"expected at least two stars with different {name}, got {known.size} stars; validate on more of them")
-    edges = np.unique(np.quantile(known, np.linspace(0.0, 1.0, max(1, min(n_bins, known.size // 10)) + 1)))
-    edges[-1] = np.nextafter(edges[-1], np.inf)  # the largest value belongs to the last bin
-    return edges
-
-
-def _bin_lines(axes: Axes, edges: FloatArray, rows: Sequence[LabelMetrics]) -> None:
-    bias, scatter = np.array([row.bias for row in rows]), np.array([row.scatter for row in rows])
-    low, middle, high = (np.r_[line, line[-1]] for line in (bias - scatter, bias, bias + scatter))
-    axes.fill_between(edges, low, high, step="post", color=ORANGE, alpha=0.28, lw=0, zorder=0, label="bias ± scatter")
-    axes.step(edges, middle, where="post", color=VERMILION, lw=1.6, zorder=4, label="bias")
-    axes.axhline(0.0, color=INK, lw=0.7, zorder=3)
