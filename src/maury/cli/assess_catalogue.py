@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from maury.assess.crossmatch import CrossMatch
+    from maury.assess.metrics import LabelMetrics
     from maury.cli.catalogues import Catalogue, Compared
     from maury.labels import LabelSet
 
@@ -71,29 +72,30 @@ def wanted(
     return Wanted(catalogue, reference, on, *lists, plots)
 
 
-def assess_catalogue(console: Console, asked: Wanted) -> None:
-    """Print the match, what has no part in it, and the metrics of first minus second catalogue; draw them."""
+def assess_catalogue(console: Console, asked: Wanted) -> list[LabelMetrics]:
+    """Print the match, what has no part in it, and the metrics of first minus second catalogue, which it returns; draw them.
+
+    Raises
+    ------
+    CatalogueError, RecipeError, UsageError
+        If a table cannot be read or lacks a column, a column is not numeric or has no unit, or nothing matches.
+    """
     import numpy as np
 
     from maury.assess.metrics import format_table, label_metrics
-    from maury.cli.catalogues import compared_labels, label_values, read_two, star_columns
+    from maury.cli.catalogues import compared_labels, read_two, star_columns, values_of
 
     two = read_two(asked.catalogue, asked.reference)
     on = star_columns(two, asked.on)
     compared = compared_labels(two, asked.label_columns, asked.error_columns)
+    first, second = (values_of(one, compared, place) for place, one in enumerate(two))  # faults are said before the match
     match = _match(console, two, on, asked.without)
-    both = [[label_values(one, item, place) for item in compared] for place, one in enumerate(two)]
-    values, errors = (
-        [
-            np.column_stack([pair[part] for pair in found])[rows]
-            for found, rows in zip(both, (match.first, match.second), strict=True)
-        ]
-        for part in (0, 1)
-    )
-    _print_columns(console, two, compared, values)
+    ours, theirs = first.values[match.first], second.values[match.second]
+    errors = np.hypot(first.errors[match.first], second.errors[match.second])
+    _print_columns(console, two, compared, (ours, theirs))
     labels = _label_set(compared)
-    along, ranges = values[0][:, 0], _ranges(values[0][:, 0], asked.edges)
-    scores = label_metrics(values[1], values[0], np.hypot(*errors), labels=labels, by=(labels.names[0], along), ranges=ranges)
+    by, ranges = (labels.names[0], ours[:, 0]), _ranges(ours[:, 0], asked.edges)
+    scores = label_metrics(theirs, ours, errors, labels=labels, by=by, ranges=ranges)
     console.print(
         f"\n{two[0].name} - {two[1].name} (bias = median, scatter = 1.4826 MAD; failed: without number in {two[0].name} alone), "
         f"by {labels.names[0]} of {two[0].name}:",
@@ -107,7 +109,8 @@ def assess_catalogue(console: Console, asked: Wanted) -> None:
 
         asked.plots.mkdir(parents=True, exist_ok=True)
         names = (two[0].name, two[1].name)
-        save_figure(comparison_figure(labels, values[0], values[1], np.hypot(*errors), names), asked.plots / "comparison.png")
+        save_figure(comparison_figure(labels, ours, theirs, errors, names), asked.plots / "comparison.png")
+    return scores
 
 
 def _match(console: Console, two: Two, on: tuple[str, str], without: Sequence[str]) -> CrossMatch:
@@ -141,8 +144,8 @@ def _match(console: Console, two: Two, on: tuple[str, str], without: Sequence[st
         parts = [
             _some("in it alone", alone),
             _some("named more than once here, nor their partners", doubled),
-            f"{nameless - out} rows without a name" if nameless > out else "",
-            f"{out} rows left out by --without" if out else "",
+            _rows(nameless - out, "without a name"),
+            _rows(out, "left out by --without"),
         ]
         told = "; ".join(part for part in parts if part)
         if told:
@@ -154,6 +157,10 @@ def _match(console: Console, two: Two, on: tuple[str, str], without: Sequence[st
             "correct --on, or combine visits into stars (maury combine)"
         )
     return match
+
+
+def _rows(count: int, what: str) -> str:
+    return f"{count} row{'' if count == 1 else 's'} {what}" if count else ""
 
 
 def _some(what: str, names: Sequence[str]) -> str:

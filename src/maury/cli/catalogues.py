@@ -53,6 +53,14 @@ class Compared:
     errors: tuple[tuple[str, ...], tuple[str, ...]]
 
 
+@dataclass(frozen=True, eq=False)
+class Values:
+    """(n_rows, K) labels of a catalogue and their standard errors in label units, NaN where there are none."""
+
+    values: FloatArray
+    errors: FloatArray
+
+
 def read_two(first: Path, second: Path) -> tuple[Catalogue, Catalogue]:
     """Both catalogues; one of ours has its units back, whatever its format.
 
@@ -182,16 +190,22 @@ def _error_columns(catalogue: Catalogue, column: str) -> tuple[str, ...]:
     return (lower, upper) if upper in catalogue.table.colnames else (lower,)
 
 
-def label_values(catalogue: Catalogue, compared: Compared, place: int) -> tuple[FloatArray, FloatArray]:
-    """(n_rows,) values of a label and their errors in the label's unit, NaN where there are none.
-
-    Of a lower and an upper error the mean is taken: half of the interval.
+def values_of(catalogue: Catalogue, compared: Sequence[Compared], place: int) -> Values:
+    """All K labels of a catalogue, the first (``place`` 0) or the second (1), in the labels' units.
 
     Raises
     ------
     CatalogueError
         If a column is not numeric, or has no unit and the user did not say which label it is, or another kind of unit.
     """
+    import numpy as np
+
+    values, errors = zip(*(_values(catalogue, item, place) for item in compared), strict=True)
+    return Values(np.column_stack(values), np.column_stack(errors))
+
+
+def _values(catalogue: Catalogue, compared: Compared, place: int) -> tuple[FloatArray, FloatArray]:
+    """(n_rows,) values and errors of one label; of a lower and an upper error the mean is taken: half of the interval."""
     import numpy as np
 
     from maury.errors import CatalogueError, RecipeError

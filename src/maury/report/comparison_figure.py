@@ -72,7 +72,9 @@ def comparison_figure(
         if label.name == "teff":
             axes.invert_xaxis()
         axes.set(xlabel=f"{axis_name(label.name, label.unit)}, {names[0]}", ylabel=f"Δ {axis_name(label.name, label.unit)}")
-        note(axes, residual_text(label, difference[both]), size=8)
+        low, high = axes.get_ylim()
+        beyond = int(((difference[both] < low) | (difference[both] > high)).sum())
+        note(axes, residual_text(label, difference[both]) + (f"\n{beyond} beyond the frame" if beyond else ""), size=8)
     grid.flat[0].legend(*grid.flat[0].get_legend_handles_labels(), loc="lower left", fontsize=8)
     remove_empty(grid, len(labels))
     figure_title(figure, title or f"{names[0]} − {names[1]}")
