@@ -110,6 +110,7 @@ def test_tables() -> None:
     assert len(table) == 3
     assert str(table["scatter_teff"].unit) == "K"
     assert str(table["bias_logg"].unit) == "dex"
+    assert table["mean_teff"][0] == pytest.approx(np.mean((estimated - true)[:, 0]))
     assert table["n_teff"].unit is None
     assert table["scatter_teff"][0] == rows[0].scatter
     assert table["scatter_logg"].description == "1.4826 MAD of the residuals of logg"
@@ -121,3 +122,9 @@ def test_tables() -> None:
     assert "pull mean" in lines[0]
     assert "pull" not in format_table(label_metrics(true, estimated, labels=LABELS))
     assert " - " in format_table(label_metrics(true[:1], estimated[:1], labels=LABELS))
+
+
+def test_open_ranges_have_one_end_in_their_name() -> None:
+    true = np.column_stack([np.linspace(3000.0, 4000.0, 10), np.full(10, 4.5)])
+    rows = label_metrics(true, true + 1.0, labels=LABELS, by="teff", ranges=[(-np.inf, 3750.0), (3750.0, np.inf)])
+    assert [(row.selection, row.n) for row in rows[::2]] == [(ALL, 10), ("teff < 3750", 7), ("teff >= 3750", 3)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STAR_COLUMNS = ("star_id", "id")  # of our own catalogues; the first that both have
 _NOT_COMPARED = ("rv", "resolving_power")  # in our own catalogues these were given, not found; compared where they are mapped
+_OUR_DEX = {"dex(cm / s2)": ("logg",), "dex(Sun)": ("fe_h", "m_h")}  # VizieR's [cm/s2] and [Sun], and whose plain dex they are
 _NO_NAME = ("nan", "--")  # what CSV makes of missing text
 
 
@@ -231,7 +232,7 @@ def _unit(catalogue: Catalogue, column: str, compared: Compared) -> str:
 
     text = "" if catalogue.table[column].unit is None else str(catalogue.table[column].unit)
     label = compared.label
-    if text in _LOGARITHMIC.get(label.name, ("dex(Sun)",)) and label.unit == "dex":
+    if label.name in _OUR_DEX.get(text, ()):
         return "dex"
     if text:
         return text
@@ -241,9 +242,6 @@ def _unit(catalogue: Catalogue, column: str, compared: Compared) -> str:
             f"say so with --label-column {label.name}={','.join(dict.fromkeys(compared.columns))}"
         )
     return label.unit
-
-
-_LOGARITHMIC = {"logg": ("dex(cm / s2)",)}  # VizieR's [cm/s2]; its [Sun] of abundances is our plain dex, too
 
 
 def _numeric(catalogue: Catalogue, column: str, option: str) -> FloatArray:
