@@ -18,6 +18,7 @@ from maury.regress.cnn import CnnNetworks, Inputs
 from maury.regress.cnn_config import CnnConfig
 from maury.spectra import Spectra
 from maury.train.loop import History, checkpoint_in, train_network
+from maury.train.noise import white_noise
 from maury.train.scaling import scaled_labels
 from maury.train.splits import held_back
 
@@ -117,13 +118,7 @@ class _Objective:
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Inputs with white noise of a random S/N; without a generator from torch's own, which the loop has seeded and keeps."""
-        if self.snr is None:
-            return x
-        low, high = np.log(self.snr)
-        device = "cpu" if generator is not None else x.device
-        even = torch.rand((len(x), 1), generator=generator, device=device).to(x.device)
-        noise = torch.randn(x.shape, generator=generator, device=device).to(x.device)
-        return x + torch.exp(-(low + (high - low) * even)) / self.scale * noise
+        return x if self.snr is None else x + white_noise(x, self.snr, self.scale, generator)
 
 
 def _mean_square(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:

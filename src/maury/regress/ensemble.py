@@ -21,11 +21,15 @@ from maury.flags import FitStatus, ResultFlag
 from maury.labels import LabelSet
 from maury.prepare.grid import windows_of
 from maury.regress.cnn import CnnNetworks
+from maury.regress.latent import LatentNetworks
 from maury.regress.votes import summarise
 from maury.spectra import Spectra
 from maury.threads import in_threads
 
 FloatArray = NDArray[np.float64]
+
+Voters = CnnNetworks | LatentNetworks
+"""Stacks of networks that can vote together."""
 
 _BLOCK = 512  # spectra of which all votes are counted at a time
 _UNCONSTRAINED = 0.5  # of the training range, as in the fit
@@ -54,7 +58,7 @@ class EnsembleInferrer:
     ----------
     labels : all labels that some network votes on, with their training range.
     wavelength : (n_pixels,) Å, the grid of prepared spectra; each network looks at some of its pixels.
-    networks : stacks of networks of one topology.
+    networks : stacks of networks of one topology, on pixels or on an encoder's latent numbers.
     names : per stack one for each of its members.
     min_pixels : spectra with fewer usable pixels get no labels (FEW_PIXELS).
     workers : blocks of spectra that are worked on at the same time; a choice of the moment, not saved.
@@ -67,7 +71,7 @@ class EnsembleInferrer:
 
     labels: LabelSet
     wavelength: FloatArray
-    networks: tuple[CnnNetworks, ...]
+    networks: tuple[Voters, ...]
     names: tuple[tuple[str, ...], ...]
     min_pixels: int = 50
     workers: int = 1
@@ -90,12 +94,12 @@ class EnsembleInferrer:
     def of(
         cls,
         wavelength: FloatArray,
-        networks: tuple[CnnNetworks, ...],
+        networks: tuple[Voters, ...],
         names: tuple[tuple[str, ...], ...],
         min_pixels: int = 50,
     ) -> EnsembleInferrer:
         """Networks with the labels in the order in which they first come."""
-        first: dict[str, tuple[CnnNetworks, int]] = {}
+        first: dict[str, tuple[Voters, int]] = {}
         for stack in networks:
             for k, name in enumerate(stack.labels.names):
                 first.setdefault(name, (stack, k))
@@ -230,9 +234,10 @@ class EnsembleInferrer:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], config: dict[str, Any]) -> EnsembleInferrer:
         """Inverse of :meth:`to_arrays`."""
-        networks = []
+        networks: list[Voters] = []
         for number, own in enumerate(config["networks"]):
-            networks.append(CnnNetworks.from_arrays(part_of(arrays, f"stack{number}."), own))
+            kind = LatentNetworks if "heads" in own else CnnNetworks
+            networks.append(kind.from_arrays(part_of(arrays, f"stack{number}."), own))
         return cls(
             LabelSet.from_config(config["label_set"]),
             arrays["wavelength"],

@@ -63,7 +63,8 @@ def train_network(
 
     Parameters
     ----------
-    network : its parameters are trained where they lie (CPU or GPU); ``n_members`` is read from it, 1 if it has none.
+    network : its parameters are trained where they lie (CPU or GPU), but for frozen ones (``requires_grad`` is False);
+        ``n_members`` is read from it, 1 if it has none.
     loss : (network, indices of a batch) -> (E,) loss of each member.
     validate : network -> (E,) loss of each member on spectra it does not train on.
     n_samples : size of the training set.
@@ -139,8 +140,9 @@ class _Run:
 
     def __init__(self, network: nn.Module, config: LoopConfig, n_samples: int) -> None:
         self.network, self.config, self.n_samples = network, config, n_samples
-        self.parameters = dict(network.named_parameters())
-        self.kept = self.parameters | dict(network.named_buffers())  # what the best epoch and a checkpoint keep
+        every = dict(network.named_parameters())
+        self.parameters = {name: p for name, p in every.items() if p.requires_grad}  # frozen ones stay as they are
+        self.kept = every | dict(network.named_buffers())  # what the best epoch and a checkpoint keep
         self.device = next(iter(self.parameters.values())).device
         self.n_members = int(getattr(network, "n_members", 1))
         options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
