@@ -108,7 +108,10 @@ PRESETS: Mapping[str, Topology] = {
     "small-wide": Topology((16, 32), kernel=8, stride=4, pool="none", dense=(128, 32)),
     "small-deep": Topology((8, 16, 32), kernel=8, stride=2, pool="none", dense=(64, 32)),
     "small-falling": Topology((16, 8), kernel=8, stride=4, pool="none", dense=(64, 32)),
+    "masbuitrago2024": Topology((64, 32), kernel=2, pool="none", dense=(256, 128, 64)),
+    "latent": Topology((16, 16), kernel=2, pool="none", dense=(128, 64)),
     **PASSEGGER2020,
 }
 """Topologies by name. ``starnet``: that of Fabbro+2018, as released (METHODS 1). ``small`` and its relatives: strides instead of
-pooling; ``fast``: each convolution sees each pixel once, for large ensembles."""
+pooling; ``fast``: each convolution sees each pixel once, for large ensembles. ``masbuitrago2024``: on latent numbers, for Teff
+(METHODS 2; 307,937 parameters on 32 of them; for other labels unknown, taken to be the same); ``latent``: smaller."""

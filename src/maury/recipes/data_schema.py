@@ -131,10 +131,22 @@ class PartRecipe(Strict):
         return self.spectra is not None if self.validated is None else self.validated
 
 
+class ObservedRecipe(Strict):
+    """Observed spectra without labels, which a transfer learns from: files below the data folder."""
+
+    name: str = "observed"
+    spectra: str
+    format: str | None = None
+    medium: Literal["air", "vacuum"] | None = None
+    assumed_snr: float | None = Field(default=None, gt=0, description="per pixel of the file")
+    min_snr: float | None = None
+
+
 class DataRecipe(PartRecipe):
-    """Labelled spectra of one part, or of several."""
+    """Labelled spectra of one part, or of several, and observed ones without labels."""
 
     parts: tuple[PartRecipe, ...] = ()
+    observed: tuple[ObservedRecipe, ...] = ()
 
     def check(self) -> None:
         """Raise RecipeError unless this is one part, or several with different names and weights of one kind."""
@@ -145,7 +157,7 @@ class DataRecipe(PartRecipe):
         own = [name for name in PartRecipe.model_fields if getattr(self, name) != getattr(defaults, name)]
         if own:
             raise RecipeError(f"expected only [[data.parts]] in [data], got {own[0]!r} too; give it to the parts it is meant for")
-        names = [part.name for part in self.parts]
+        names = [part.name for part in self.parts] + [some.name for some in self.observed]
         if len(set(names)) != len(names):
             raise RecipeError(f"expected a name of its own for every part of the data, got {', '.join(names)}; rename one")
         kinds = {type(part.weight) for part in self.parts}

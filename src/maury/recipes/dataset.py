@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maury.errors import MauryError, RecipeError
 from maury.recipes.data_schema import PartRecipe
+from maury.recipes.observed import load_observed
 from maury.recipes.parts import LoadedPart, load_part
 from maury.recipes.schema import Recipe
 from maury.spectra import Spectra
@@ -33,6 +34,7 @@ class TrainingSet:
     part : (n_stars,) name of the recipe's part that each spectrum belongs to.
     validated : (n_stars,) whether it is scored in cross-validation.
     weights : (n_stars,) training weights of mean 1, or None where the recipe gives its parts none.
+    observed : spectra without labels that a transfer learns from, or None.
     """
 
     spectra: Spectra
@@ -43,6 +45,7 @@ class TrainingSet:
     part: tuple[str, ...]
     validated: NDArray[np.bool_]
     weights: FloatArray | None
+    observed: Spectra | None = None
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -58,6 +61,7 @@ class TrainingSet:
             tuple(self.part[i] for i in rows),
             self.validated[rows],
             None if self.weights is None else self.weights[rows],
+            self.observed,
         )
 
 
@@ -83,15 +87,17 @@ def load_training_set(
         except MauryError as error:
             raise RecipeError(f"part {part.name!r}: {error}" if len(parts) > 1 else str(error)) from None
     sizes = [len(part.spectra) for part in loaded]
+    observed, unused = load_observed(recipe, Path(folder), progress)
     return TrainingSet(
         _on_one_grid(recipe, parts, [part.spectra for part in loaded]),
         np.concatenate([part.values for part in loaded]),
         _errors(loaded),
         _stars(loaded),
-        tuple(entry for part in loaded for entry in part.left_out),
+        (*(entry for part in loaded for entry in part.left_out), *unused),
         tuple(np.repeat([part.name for part in parts], sizes).tolist()),
         np.repeat([part.is_validated for part in parts], sizes),
         part_weights([part.weight for part in parts], sizes),
+        observed,
     )
 
 

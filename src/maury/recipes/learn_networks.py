@@ -1,4 +1,5 @@
-"""Networks as a recipe describes them: the generator of Gebran (2024), its inversion, and convolutions (Passegger 2020)."""
+"""Networks as a recipe describes them: the generator of Gebran (2024), its inversion, convolutions (Passegger 2020), and
+regressors in an autoencoder's latent space (Mas-Buitrago 2024)."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from maury.fit.fitter import ChiSquareFitter
 from maury.labels import LabelSet
 from maury.recipes.training_part import FluxError, Trained, TrainingPart
 from maury.regress.ensemble import EnsembleInferrer
+from maury.spectra import Spectra
 
 if TYPE_CHECKING:
     from maury.emulate.generator import GeneratorTraining
@@ -103,3 +105,36 @@ def train_convolutions(part: TrainingPart, device: str, checkpoints: Path | None
     names = tuple(f"network {i}" for i in range(training.networks.n_members))
     ensemble = EnsembleInferrer.of(training.networks.wavelength, (training.networks,), (names,), config.min_pixels)
     return Trained(ensemble, {"network": training.history})
+
+
+def train_latents(part: TrainingPart, device: str, checkpoints: Path | None, progress: Progress | None = None) -> Trained:
+    """Autoencoders that are carried over to observed spectra, and regressors that vote on their latent numbers.
+
+    Spectra of libraries and builds are the synthetic domain; those of files, and those without labels, the observed one.
+    """
+    from maury.regress.latent_training import train_latent
+
+    config = part.recipe.train.latent.to_config()
+    synthetic, stars = np.flatnonzero(~part.from_files), np.flatnonzero(part.from_files)
+    observed, known = part.observed, None
+    if stars.size:
+        some = [part.spectra[stars]] if observed is None else [observed, part.spectra[stars]]
+        unknown = np.full((0 if observed is None else len(observed), part.values.shape[1]), np.nan)
+        observed, known = Spectra.stack(some), np.concatenate([unknown, part.values[stars]])
+    training = train_latent(
+        part.spectra[synthetic],
+        part.recipe.labels,
+        part.values[synthetic],
+        config,
+        observed=observed,
+        observed_values=known,
+        groups=None if part.groups is None else tuple(part.groups[i] for i in synthetic),
+        device=device,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    names = tuple(
+        tuple(f"autoencoder {i}, network {j}" for j in range(stack.n_members)) for i, stack in enumerate(training.networks)
+    )
+    ensemble = EnsembleInferrer.of(training.networks[0].wavelength, training.networks, names, config.min_pixels)
+    return Trained(ensemble, training.history, transfer=training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +18,12 @@ from maury.networks.topology import Topology
 from maury.recipes.data_schema import Strict
 from maury.regress.cnn_config import PRESETS as CNN
 from maury.regress.cnn_config import CnnConfig
+from maury.regress.latent_config import PRESETS as LATENT
+from maury.regress.latent_config import LatentConfig, SearchConfig
 from maury.regress.pca_mlp_config import PRESETS as PCA_MLP
 from maury.regress.pca_mlp_config import PcaMlpConfig
 from maury.train.config import LoopConfig, Optimiser
+from maury.train.transfer_config import Transfer, TransferConfig
 
 Activation = Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"]
 
@@ -28,10 +32,9 @@ Noise = tuple[float, float] | Literal["none"]
 """S/N of the noise in training, lowest and highest; or the spectra as they are."""
 
 
-class NetworkRecipe(Strict):
-    """A preset and how it is trained (:class:`maury.train.config.LoopConfig`); what is not given is the preset's."""
+class LoopRecipe(Strict):
+    """How something is trained (:class:`maury.train.config.LoopConfig`); what is not given is the preset's."""
 
-    preset: str = "maury"
     optimiser: Optimiser | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -41,6 +44,12 @@ class NetworkRecipe(Strict):
     check_every: int | None = None
     patience: int | None = None
     seed: int | None = None
+
+
+class NetworkRecipe(LoopRecipe):
+    """A preset and how it is trained; what is not given is the preset's."""
+
+    preset: str = "maury"
 
 
 class ComponentsRecipe(NetworkRecipe):
@@ -87,7 +96,7 @@ class PcaMlpRecipe(ComponentsRecipe):
         UsageError
             If a value is impossible.
         """
-        config = _changed(PCA_MLP[self.preset], self.model_copy(update={"snr": None}))
+        config = _changed(PCA_MLP[self.preset], self, leave=("snr",))
         return config if self.snr is None else replace(config, snr=None if self.snr == "none" else self.snr)
 
 
@@ -110,7 +119,7 @@ class CnnRecipe(NetworkRecipe):
         UsageError
             If a value is impossible or there is no such topology.
         """
-        config = _changed(CNN[self.preset], self.model_copy(update={"snr": None, "topology": None}))
+        config = _changed(CNN[self.preset], self, leave=("snr", "topology"))
         if self.topology is not None:
             config = replace(config, topology=topology_of(self.topology))
         return config if self.snr is None else replace(config, snr=None if self.snr == "none" else self.snr)
@@ -167,12 +176,90 @@ class GeneratorRecipe(Strict):
         return replace(preset, autoencoder=autoencoder, label_network=network, fine_tune=tuning, **given)
 
 
-_Config = TypeVar("_Config", PayneConfig, PcaMlpConfig, CnnConfig)
+class SearchRecipe(Strict):
+    """Settings of :class:`maury.regress.latent_config.SearchConfig`; what is not given is its default."""
+
+    widths: tuple[int, ...] | None = Field(default=None, description="neurons of the first layer; 3/4, 1/2, 1/4, 1/8 follow")
+    penalties: tuple[float, ...] | None = None
+    fraction: float | None = None
+    folds: int | None = None
+    epochs: int | None = None
+    keep: int | None = None
 
 
-def _changed(preset: _Config, recipe: Strict) -> _Config:
-    """A preset with what a recipe gives, its loop included."""
-    given = _given(**recipe.model_dump(exclude={"preset"}))
+class TransferRecipe(LoopRecipe):
+    """Settings of :class:`maury.train.transfer_config.TransferConfig` and its loop; what is not given is the preset's."""
+
+    method: Transfer | None = None
+    weight: float | None = None
+    reconstruction: float | None = None
+    frozen: tuple[str, ...] | None = Field(default=None, description="patterns, as in weights.[0-3]")
+    population: int | None = None
+    held_back: float | None = None
+
+
+class HeadRecipe(LoopRecipe):
+    """The regressors on latent numbers, of :class:`maury.regress.CnnConfig`; what is not given is the preset's."""
+
+    topology: str | None = None
+    joint: bool | None = None
+    members: int | None = None
+
+
+class LatentRecipe(NetworkRecipe):
+    """Settings of :class:`maury.regress.latent_config.LatentConfig`; what is not given is the preset's.
+
+    Those of the loop are the autoencoder's on synthetic spectra.
+    """
+
+    preset: Literal["maury", "masbuitrago2024"] = "maury"
+    hidden: tuple[int, ...] | None = Field(default=None, description="neurons of the encoder; the decoder mirrors them")
+    latent: int | None = None
+    activation: Activation | None = None
+    output: Literal["linear", "sigmoid"] | None = None
+    activity: float | None = None
+    contraction: float | None = None
+    contraction_form: Literal["correct", "as_released"] | None = None
+    autoencoders: int | None = None
+    noise: Noise | Literal["observed"] | None = Field(default=None, description="'observed': like that of observed spectra")
+    weighted: bool | None = None
+    validation_fraction: float | None = None
+    latents: Literal["reencoded", "pretrained"] | None = None
+    min_pixels: int | None = None
+    search: SearchRecipe | Literal["none"] | None = Field(default=None, description="'none': of hidden and activity alone")
+    transfer: TransferRecipe = TransferRecipe()
+    head: HeadRecipe = HeadRecipe()
+
+    def to_config(self) -> LatentConfig:
+        """The preset with what the recipe changes.
+
+        Raises
+        ------
+        UsageError
+            If a value is impossible or there is no such topology.
+        """
+        preset, seed = LATENT[self.preset], _given(seed=self.seed)
+        head = _changed(preset.head, self.head.model_copy(update=seed if self.head.seed is None else {}), leave=("topology",))
+        if self.head.topology is not None:
+            head = replace(head, topology=topology_of(self.head.topology))
+        changes: dict[str, Any] = {
+            "head": head,
+            "transfer": _changed(preset.transfer, self.transfer.model_copy(update=seed if self.transfer.seed is None else {})),
+        }
+        if self.noise is not None:
+            changes["noise"] = None if self.noise == "none" else self.noise
+        if self.search is not None:
+            given = None if self.search == "none" else _given(**self.search.model_dump())
+            changes["search"] = None if given is None else replace(preset.search or SearchConfig(), **given)
+        return replace(_changed(preset, self, leave=("noise", "search", "transfer", "head")), **changes)
+
+
+_Config = TypeVar("_Config", PayneConfig, PcaMlpConfig, CnnConfig, TransferConfig, LatentConfig)
+
+
+def _changed(preset: _Config, recipe: Strict, leave: Collection[str] = ()) -> _Config:
+    """A preset with what a recipe gives, its loop included, but for the keys to ``leave``."""
+    given = _given(**recipe.model_dump(exclude={"preset", *leave}))
     of_loop = {field.name for field in fields(LoopConfig)}
     loop = replace(preset.loop, **{k: v for k, v in given.items() if k in of_loop})
     return replace(preset, loop=loop, **{k: v for k, v in given.items() if k not in of_loop})

@@ -30,11 +30,12 @@ from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
 from maury.recipes.training_part import FluxError
 from maury.regress.ensemble import EnsembleInferrer
-from maury.regress.noise import with_noise
+from maury.regress.noise import with_noise, with_noise_of
 from maury.spectra import Spectra
 from maury.train.splits import k_folds
 
 if TYPE_CHECKING:
+    from maury.regress.latent_training import LatentTraining
     from maury.train.loop import History
 
 FloatArray = NDArray[np.float64]
@@ -55,6 +56,7 @@ class TrainingRun:
     condition_number : of The Cannon's design matrix; None for a network.
     histories : losses of the final model's networks by epoch; none for The Cannon.
     flux_error : of the final emulator on spectra it did not train on, or None.
+    transfer : autoencoders before and after they were carried over to observed spectra; None for other methods.
     """
 
     model: Model
@@ -65,6 +67,7 @@ class TrainingRun:
     condition_number: float | None
     histories: dict[str, History]
     flux_error: FluxError | None
+    transfer: LatentTraining | None = None
 
 
 def run_recipe(
@@ -128,7 +131,9 @@ def train_on(
         condition = condition_number(labels, training_set.values, polynomial)
     about = provenance_of(recipe, training_set, scores, condition, trained.flux_error)
     model = replace(model, provenance=about, gap=training_gap(training_set.spectra, trained.inferrer))
-    return TrainingRun(model, training_set, scored, held_out, scores, condition, trained.histories, trained.flux_error)
+    return TrainingRun(
+        model, training_set, scored, held_out, scores, condition, trained.histories, trained.flux_error, trained.transfer
+    )
 
 
 def training_gap(spectra: Spectra, inferrer: ModelInferrer) -> SyntheticGap | None:
@@ -192,10 +197,26 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
         return None
     folds = _folds(recipe, training_set)
     report = None if progress is None else lambda done, total: progress("validate", done, total)
-    judged = training_set.spectra
-    if recipe.train.method == "cnn":  # errors are for spectra like those of the training, which had noise added
-        judged = with_noise(judged, recipe.train.cnn.to_config().snr, recipe.validation.seed)
-    return cross_validate(judged, trainer.train, folds, report, groups=training_set.stars)
+    return cross_validate(_judged(recipe, training_set), trainer.train, folds, report, groups=training_set.stars)
+
+
+def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
+    """The spectra of cross-validation. Errors are for spectra like those of the training, which had noise added."""
+    spectra, seed = training_set.spectra, recipe.validation.seed
+    if recipe.train.method == "cnn":
+        return with_noise(spectra, recipe.train.cnn.to_config().snr, seed)
+    if recipe.train.method != "latent":
+        return spectra
+    noise, files = recipe.train.latent.to_config().noise, {p.name for p in recipe.data.all_parts if p.spectra is not None}
+    if noise != "observed":
+        return with_noise(spectra, noise, seed)
+    of_files = np.array([name in files for name in training_set.part])  # they have noise of their own
+    like = training_set.observed or spectra[np.flatnonzero(of_files)]
+    noisy = with_noise_of(spectra, like, seed)
+    if not of_files.any():
+        return noisy
+    own = of_files[:, None]
+    return noisy.with_pixels(flux=np.where(own, spectra.flux, noisy.flux), ivar=np.where(own, spectra.ivar, noisy.ivar))
 
 
 def _folds(recipe: Recipe, training_set: TrainingSet) -> list[NDArray[np.int64]]:

@@ -14,10 +14,19 @@ from pydantic import BaseModel, Field, field_validator
 from maury.errors import RecipeError
 from maury.labels import Label, make_label
 from maury.prepare import Preparation
-from maury.recipes.data_schema import DataRecipe, LibraryRecipe, PartRecipe
+from maury.recipes.data_schema import DataRecipe, LibraryRecipe, ObservedRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
-from maury.recipes.network_schema import CnnRecipe, GeneratorRecipe, PayneRecipe, PcaMlpRecipe
+from maury.recipes.network_schema import (
+    CnnRecipe,
+    GeneratorRecipe,
+    HeadRecipe,
+    LatentRecipe,
+    PayneRecipe,
+    PcaMlpRecipe,
+    SearchRecipe,
+    TransferRecipe,
+)
 from maury.recipes.sweep_schema import SweepRecipe, WindowRecipe
 from maury.recipes.toml import parse, read_toml
 from maury.recipes.train_schema import (
@@ -118,6 +127,7 @@ class Recipe(_Strict):
             self.preparation_of(part)
             check_labels_of(part, self.labels)
         self.train.check_method()
+        self._check_observed()
         self.fit.check_labels(self.labels)
         strange = [name for name in self.validation.report if name not in [label.name for label in self.label]]
         if strange:
@@ -139,6 +149,35 @@ class Recipe(_Strict):
             self.sweep.check(self.labels, self.preparation)
         if self.quick:
             quick_version(self)
+
+    def _check_observed(self) -> None:
+        """Raise RecipeError unless there are observed spectra exactly where the method has a use for them."""
+        if self.train.method != "latent":
+            if self.data.observed:
+                raise RecipeError(
+                    f"expected no [[data.observed]] for train.method = {self.train.method!r}, which learns from labels alone, "
+                    "got some; remove it"
+                )
+            return
+        config = self.train.latent.to_config()
+        labelled = [part.name for part in self.data.all_parts if part.spectra is not None]
+        if len(labelled) == len(self.data.all_parts):
+            raise RecipeError("expected a part that is a library or a build for train.method = 'latent', got none; add one")
+        if labelled and config.transfer.method != "labels":
+            raise RecipeError(
+                f"expected synthetic parts alone for the transfer {config.transfer.method!r}, got {labelled[0]!r} with labels; "
+                "remove it, or set train.latent.transfer.method = 'labels'"
+            )
+        wanted = config.transfer.method != "none" or config.transfer.population > 0 or config.noise == "observed"
+        if wanted and not labelled and not self.data.observed:
+            raise RecipeError(
+                f"expected [[data.observed]] for the transfer {config.transfer.method!r} with noise {config.noise!r}, got none; "
+                "name the observed spectra"
+            )
+        if config.transfer.method == "labels" and not labelled:
+            raise RecipeError(
+                "expected a part with spectra and table for the transfer 'labels', got none; add the labelled stars"
+            )
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -210,6 +249,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "data.library": LibraryRecipe,
     "data.parts": PartRecipe,
     "data.parts.library": LibraryRecipe,
+    "data.observed": ObservedRecipe,
     "label": LabelRecipe,
     "train": TrainRecipe,
     "train.covariance": CovarianceRecipe,
@@ -219,6 +259,10 @@ _TABLES: dict[str, type[BaseModel]] = {
     "train.generator": GeneratorRecipe,
     "train.pca_mlp": PcaMlpRecipe,
     "train.cnn": CnnRecipe,
+    "train.latent": LatentRecipe,
+    "train.latent.search": SearchRecipe,
+    "train.latent.transfer": TransferRecipe,
+    "train.latent.head": HeadRecipe,
     "experiment": ExperimentRecipe,
     "experiment.checker": PcaMlpRecipe,
     "experiment.own_checker": PcaMlpRecipe,

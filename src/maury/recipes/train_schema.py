@@ -13,7 +13,7 @@ from maury.errors import RecipeError
 from maury.fit.prior import check_relation
 from maury.labels import Label
 from maury.recipes.data_schema import Strict
-from maury.recipes.network_schema import CnnRecipe, GeneratorRecipe, PayneRecipe, PcaMlpRecipe
+from maury.recipes.network_schema import CnnRecipe, GeneratorRecipe, LatentRecipe, PayneRecipe, PcaMlpRecipe
 
 
 class CovarianceRecipe(Strict):
@@ -49,7 +49,7 @@ class RegionsRecipe(Strict):
     order: int = Field(default=2, ge=1, le=4)
 
 
-Method = Literal["cannon", "payne", "generator", "pca_mlp", "cnn"]
+Method = Literal["cannon", "payne", "generator", "pca_mlp", "cnn", "latent"]
 
 
 class TrainRecipe(Strict):
@@ -71,6 +71,7 @@ class TrainRecipe(Strict):
     generator: GeneratorRecipe = GeneratorRecipe()
     pca_mlp: PcaMlpRecipe = PcaMlpRecipe()
     cnn: CnnRecipe = CnnRecipe()
+    latent: LatentRecipe = LatentRecipe()
 
     @property
     def is_network(self) -> bool:
@@ -79,14 +80,14 @@ class TrainRecipe(Strict):
 
     def check_method(self) -> None:
         """Raise RecipeError if a setting is given that the method has no use for, or UsageError if one is impossible."""
-        for table in (self.payne, self.generator, self.pca_mlp, self.cnn):
+        for table in (self.payne, self.generator, self.pca_mlp, self.cnn, self.latent):
             table.to_config()
         if self.model_error is not None:
             self.model_error.to_error()
-        useless = [name for name in ("payne", "generator", "pca_mlp", "cnn") if name != self.method]
+        useless = [name for name in _NETWORKS if name != self.method]
         useless += _CANNON_ONLY if self.is_network else ()
-        useless += ("model_error",) if self.method in ("pca_mlp", "cnn") else ()
-        useless += _NOT_FOR_THESE if self.method in ("generator", "pca_mlp", "cnn") else ()
+        useless += ("model_error",) if self.method in ("pca_mlp", "cnn", "latent") else ()
+        useless += _NOT_FOR_THESE if self.method in ("generator", "pca_mlp", "cnn", "latent") else ()
         for name in useless:
             default, given = TrainRecipe.model_fields[name].default, getattr(self, name)
             if given != default:
@@ -96,6 +97,7 @@ class TrainRecipe(Strict):
                 )
 
 
+_NETWORKS = ("payne", "generator", "pca_mlp", "cnn", "latent")
 _CANNON_ONLY = ("order", "terms", "ridge", "l1", "l1_strengths", "ivar_floor", "label_errors")
 _NOT_FOR_THESE = ("robust_stars", "covariance", "regions")
 

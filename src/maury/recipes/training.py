@@ -20,7 +20,7 @@ from maury.labels import LabelSet
 from maury.protocols import Emulator
 from maury.recipes.dataset import TrainingSet
 from maury.recipes.learn_cannon import CannonLearner
-from maury.recipes.learn_networks import GeneratorLearner, train_convolutions, train_inversion
+from maury.recipes.learn_networks import GeneratorLearner, train_convolutions, train_inversion, train_latents
 from maury.recipes.learn_payne import PayneLearner
 from maury.recipes.schema import Recipe
 from maury.recipes.training_part import Trained, TrainingPart
@@ -59,6 +59,8 @@ class Trainer:
             return train_inversion(part, self.device, self.checkpoints, progress)
         if self.recipe.train.method == "cnn":
             return train_convolutions(part, self.device, self.checkpoints, progress)
+        if self.recipe.train.method == "latent":
+            return train_latents(part, self.device, self.checkpoints, progress)
         learner = self._learner(part, progress)
         fitter = self.fitter(learner.label_set, part.values)
         emulator = self.with_model_error(learner.emulator(fitter))

@@ -19,6 +19,7 @@ from maury.train.splits import k_folds
 
 if TYPE_CHECKING:
     from maury.fit.inferrer import ModelInferrer
+    from maury.regress.latent_training import LatentTraining
     from maury.train.loop import History
 
 FloatArray = NDArray[np.float64]
@@ -63,11 +64,13 @@ class Trained:
     inferrer : trained.
     histories : losses by epoch of each network; none of The Cannon, which is solved.
     flux_error : of an emulator, on spectra that it did not train on; None where there are none.
+    transfer : what autoencoders were before and after they were carried over to observed spectra; None for other methods.
     """
 
     inferrer: ModelInferrer
     histories: dict[str, History]
     flux_error: FluxError | None = None
+    transfer: LatentTraining | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,8 @@ class TrainingPart:
     errors : (n, K) of the labels where the recipe uses them, or None.
     weights : (n,) of the stars by the recipe's parts, or None.
     groups : (n,) star names, or None where every spectrum is a star of its own.
+    from_files : (n,) whether it was observed, rather than taken from a library or a build.
+    observed : spectra without labels that a transfer learns from, or None.
     """
 
     recipe: Recipe
@@ -89,6 +94,8 @@ class TrainingPart:
     errors: FloatArray | None
     weights: FloatArray | None
     groups: tuple[str, ...] | None
+    from_files: NDArray[np.bool_]
+    observed: Spectra | None
 
     @classmethod
     def of(cls, recipe: Recipe, training_set: TrainingSet, stars: IntArray) -> TrainingPart:
@@ -97,6 +104,7 @@ class TrainingPart:
         def chosen(array: FloatArray | None) -> FloatArray | None:
             return None if array is None else array[stars]
 
+        files = {part.name for part in recipe.data.all_parts if part.spectra is not None}
         return cls(
             recipe,
             training_set.spectra[stars],
@@ -104,6 +112,8 @@ class TrainingPart:
             chosen(training_set.errors) if recipe.train.label_errors else None,
             chosen(training_set.weights),
             None if training_set.stars is None else tuple(training_set.stars[i] for i in stars),
+            np.array([training_set.part[i] in files for i in stars], dtype=bool),
+            training_set.observed,
         )
 
     def __len__(self) -> int:

@@ -89,7 +89,7 @@ class Encoder:
             rows = slice(first, first + _BLOCK)
             x = self.scale(flux[rows], good[rows])
             for weight, bias in self.layers:
-                x = act(x @ weight + bias)[0]  # type: ignore[arg-type] # as precise as what it is given
+                x = act(x @ weight + bias)[0]  # type: ignore[assignment, arg-type] # as precise as what it is given
             out[rows] = x
         return out
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from maury.emulate.activations import ACTIVATIONS
 from maury.errors import UsageError
-from maury.networks.topology import Topology
+from maury.networks.topology import PRESETS as TOPOLOGIES
 from maury.regress.cnn_config import CnnConfig
 from maury.train.config import LoopConfig, expect_fraction, expect_layers, expect_one_of, expect_snr
 from maury.train.transfer_config import TransferConfig
@@ -18,6 +18,9 @@ Contraction = Literal["correct", "as_released"]
 Latents = Literal["reencoded", "pretrained"]
 Noise = tuple[float, float] | Literal["observed"] | None
 """Of synthetic spectra in training: S/N from lowest to highest, that of the observed spectra, or none."""
+
+
+_OUR_HEAD = LoopConfig("adam", 2e-3, 0.0, "cosine", 256, 60, 5, 0)
 
 
 def hidden_layers(first: int) -> tuple[int, ...]:
@@ -66,8 +69,8 @@ class LatentConfig:
     activation : after every layer, the latent one included.
     output : "linear": pixels are flux minus the training spectra's mean over their scatter; "sigmoid": flux over the training
         spectra's 99.9th percentile, clipped to [0, 1] (published).
-    activity : strength of an L1 penalty on what the encoder's layers from the second on and all hidden layers of the decoder give;
-        the latent layer has none.
+    activity : strength of an L1 penalty on what the encoder's layers from the second on and all hidden layers of the decoder
+        give; the latent layer has none.
     contraction, contraction_form : strength of the contractive penalty, and its form: "correct" for ReLU, or "as_released".
     autoencoders : from different first weights, where there is no search.
     search : which autoencoders; None: of ``hidden`` and ``activity``.
@@ -102,7 +105,7 @@ class LatentConfig:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig("adam", 2e-3, 0.0, "cosine", 256, 60, 5, 0))
     transfer: TransferConfig = field(default_factory=TransferConfig)
     latents: Latents = "reencoded"
-    head: CnnConfig = field(default_factory=lambda: CnnConfig(OUR_TOPOLOGY, joint=True, loop=_OUR_HEAD))
+    head: CnnConfig = field(default_factory=lambda: CnnConfig(TOPOLOGIES["latent"], joint=True, loop=_OUR_HEAD))
     min_pixels: int = 50
 
     def __post_init__(self) -> None:
@@ -119,18 +122,12 @@ class LatentConfig:
         if self.contraction > 0 and self.contraction_form == "correct" and self.activation != "relu":
             raise UsageError(f"expected the activation relu for contraction, got {self.activation!r}; set contraction = 0")
         if self.head.snr is not None:
-            raise UsageError(f"expected no snr of the head, which sees what the encoder makes of noisy spectra, got {self.head.snr}")
+            raise UsageError(
+                f"expected no snr of the head, which sees what the encoder makes of noisy spectra, got {self.head.snr}"
+            )
         if self.transfer.is_joint and self.latents == "pretrained":
             raise UsageError(f"expected latents = 'reencoded' for the transfer {self.transfer.method!r}, got 'pretrained'")
 
-
-OUR_TOPOLOGY = Topology((16, 16), kernel=2, pool="none", dense=(128, 64))
-"""Of the regressors on latent numbers: a quarter of the published filters."""
-
-PUBLISHED_TOPOLOGY = Topology((64, 32), kernel=2, pool="none", dense=(256, 128, 64))
-"""For Teff (METHODS 2): 307,937 parameters on 32 latent numbers. Those for the other labels are unknown, and taken to be the same."""
-
-_OUR_HEAD = LoopConfig("adam", 2e-3, 0.0, "cosine", 256, 60, 5, 0)
 
 FROZEN = ("weights.[0-3]", "biases.[0-3]")
 """The first four layers of the encoder, which rest in the published transfer."""
@@ -152,7 +149,7 @@ PRESETS: dict[str, LatentConfig] = {
             "reconstruction", frozen=FROZEN, held_back=0.2, loop=LoopConfig("adam", 1e-4, 0.0, "constant", 128, 60, 1, 0, 42)
         ),
         head=CnnConfig(
-            PUBLISHED_TOPOLOGY,
+            TOPOLOGIES["masbuitrago2024"],
             members=5,
             validation_fraction=0.3,
             loop=LoopConfig("adam", 0.01, 0.0, "constant", 32, 200, 5, 0, 42),

@@ -1,8 +1,8 @@
 """What autoencoders and regressors on latent numbers learn (needs torch): the losses, as functions of the networks alone.
 
-Three stages on the one training loop: an autoencoder reconstructs spectra (:class:`Reconstruction`; synthetic ones first, observed
-ones in the published transfer), regressors learn labels from an encoder that rests (:class:`Regression`), or both learn together
-while features of the two domains are aligned (:class:`Joint`).
+Three stages on the one training loop: an autoencoder reconstructs spectra (:class:`Reconstruction`; synthetic ones first,
+observed ones in the published transfer), regressors learn labels from an encoder that rests (:class:`Regression`), or both learn
+together while features of the two domains are aligned (:class:`Joint`).
 """
 
 from __future__ import annotations

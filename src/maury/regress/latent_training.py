@@ -1,4 +1,4 @@
-"""Training autoencoders and the regressors on their latent numbers, on two domains (needs torch); Mas-Buitrago 2024, METHODS 2."""
+"""Training autoencoders and the regressors on their latent numbers, on two domains (needs torch; METHODS 2)."""
 
 from __future__ import annotations
 
@@ -225,7 +225,8 @@ class _Run:
         if self.config.search is not None:
             kept = found[: self.config.search.keep]
             configs = [replace(self.config, hidden=hidden_layers(c.width), activity=c.penalty) for c in kept]
-        networks, before, errors, history = [], [], [], {}
+        history: dict[str, History] = {}
+        networks, before, errors = [], [], []
         for number, config in enumerate(configs):
             one = _One(self, config, data, number)
             networks.append(one.network)
@@ -258,7 +259,9 @@ class _Run:
             task.validate,
             task.n,
             loop,
-            checkpoint=checkpoint_in(self.checkpoints, network, {"config": asdict(config), "stage": type(task).__name__}, task.arrays),
+            checkpoint=checkpoint_in(
+                self.checkpoints, network, {"config": asdict(config), "stage": type(task).__name__}, task.arrays
+            ),
             progress=None if tell is None else lambda epoch, _: tell(done + epoch, self.total),
         )
         self.done = done + loop.max_epochs
@@ -324,9 +327,7 @@ class _One:
         chosen = rows
         for turn in range(config.transfer.population + 1):
             heads = self._new_heads()
-            task = Regression(
-                source, inputs, data.synthetic, data.scaled, chosen, held, self.noise, config, self.run.device
-            )
+            task = Regression(source, inputs, data.synthetic, data.scaled, chosen, held, self.noise, config, self.run.device)
             self.history["regressors"] = self.run._fit(heads, task, self._loop(config.head.loop), config)
             if turn < config.transfer.population:
                 chosen = self._as_observed(adapted, heads, inputs, rows, turn)
@@ -344,7 +345,17 @@ class _One:
                 critic = Critic(config.latent, _CRITIC, torch.Generator().manual_seed(self._loop(transfer.loop).seed))
             network = Together(deepcopy(pretrained), self._new_heads(), critic).to(self.run.device)
             task = Joint(
-                inputs, data.synthetic, data.scaled, chosen, held, data.observed, seen, data.known, self.noise, config, self.run.device
+                inputs,
+                data.synthetic,
+                data.scaled,
+                chosen,
+                held,
+                data.observed,
+                seen,
+                data.known,
+                self.noise,
+                config,
+                self.run.device,
             )
             with frozen(network.autoencoder, transfer.frozen):
                 self.history["transfer"] = self.run._fit(network, task, self._loop(transfer.loop), config)

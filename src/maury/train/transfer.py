@@ -98,7 +98,7 @@ def adversarial(critic: nn.Module, first: Tensor, second: Tensor, strength: floa
 
     The critic learns to make it small, at full rate; what made the features gets the opposite gradient, times ``strength``.
     """
-    features = _Reversed.apply(torch.cat([first, second]), strength)
+    features = _Reversed.apply(torch.cat([first, second]), strength)  # type: ignore[no-untyped-call] # torch has no types for it
     domain = torch.cat([torch.zeros(len(first)), torch.ones(len(second))]).to(first)
     return nn.functional.binary_cross_entropy_with_logits(critic(features), domain)
 
@@ -112,5 +112,5 @@ class _Reversed(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override] # as torch documents it
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -ctx.strength * gradient, None
