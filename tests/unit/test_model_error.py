@@ -130,7 +130,7 @@ def content(**train: Any) -> dict[str, Any]:
 def stars() -> TrainingSet:
     values = np.random.default_rng(2).uniform([4500.0, 2.0], [6000.0, 4.5], (60, 2))
     spectra = AnalyticSpectra(("teff", "logg")).spectra(WAVELENGTH, values, snr=500.0, seed=1)
-    return TrainingSet(spectra, values, None, None, (), ("data",) * 60, np.ones(60, dtype=bool), None)
+    return TrainingSet(spectra, values, None, None, (), ("data",) * 60, np.ones(60, dtype=bool), None, np.ones(60, dtype=bool))
 
 
 TABLE = {"floor": 0.01, "correlated_pixels": 11, "lines": list(LINES), "core_widths": [0.8, 1.6], "core_amplitude": 0.05}

@@ -56,7 +56,7 @@ def training_set(weights: np.ndarray | None = None) -> TrainingSet:
     validated = np.arange(n) < N_OBSERVED
     names = tuple(f"star{s}" for s in star)
     prepared = spectra.with_pixels(preparation=recipe_of().preparation.fingerprint)
-    return TrainingSet(prepared, values, None, names, (), part, validated, weights)
+    return TrainingSet(prepared, values, None, names, (), part, validated, weights, np.ones(len(prepared), dtype=bool))
 
 
 class TestFolds:

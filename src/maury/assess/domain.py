@@ -77,7 +77,7 @@ def set_gap(
         plain = {snr: plain_share(window, own, snr, random) for snr in SNR_VARIANTS}
         share = np.full(len(ratio), np.nan)
         share[known] = classified(window, own, variance, random)
-        auc, error = _mean_and_error(share[np.isfinite(share)], random)
+        auc, error = mean_and_error(share[np.isfinite(share)], random)
         beyond = float((ratio[known] > 1.0).mean()) if known.any() else float("nan")
         out.append(WindowGap(window.low, window.high, ratio, beyond, plain, share, auc, error))
     return out
@@ -95,10 +95,10 @@ def plain_share(window: GapWindow, own: FloatArray, snr: float, random: np.rando
 
 
 def classified(window: GapWindow, own: FloatArray, variance: FloatArray, random: np.random.Generator) -> FloatArray:
-    """(n,) share of synthetic spectra that look less observed, by linear discriminants that did not see the star.
+    """(n,) share of synthetic spectra that look less observed (:func:`told_apart`).
 
     Each star has five partners: its nearest synthetic spectra, as strong as the star and with noise like its own, so that neither
-    labels nor noise give the answer away. Features are the leading principal components; star and partners are in one fold.
+    labels nor noise give the answer away.
 
     Parameters
     ----------
@@ -115,16 +115,36 @@ def classified(window: GapWindow, own: FloatArray, variance: FloatArray, random:
     clean = window.references[chosen].astype(np.float64) @ window.basis.astype(np.float64)
     noise = np.sqrt(variance)[:, None] * random.standard_normal(clean.shape)
     partners = window.bare((reach[:, :, None] * clean + noise).reshape(n * _PARTNERS, -1))
-    features = _features(np.vstack([_unit(own), _unit(partners)]), int(np.clip(n // _STARS_PER_FEATURE, 2, _MAX_FEATURES)))
-    observed, synthetic = features[:n], features[n:].reshape(n, _PARTNERS, -1)
+    return told_apart(_unit(own), _unit(partners).reshape(n, _PARTNERS, -1), random)
+
+
+def told_apart(observed: FloatArray, partners: FloatArray, random: np.random.Generator) -> FloatArray:
+    """(n,) share of synthetic spectra that look less observed, by linear discriminants that did not see the star.
+
+    Features are the leading principal components; star and partners are in one fold.
+
+    Parameters
+    ----------
+    observed : (n, f) what is known of each star, pixels or latent numbers; partners : (n, P, f) of synthetic spectra like it.
+
+    Returns
+    -------
+    Shares, whose mean is the area under the ROC curve; NaN for fewer than 20 stars.
+    """
+    n = len(observed)
+    if n < _MIN_STARS:
+        return np.full(n, np.nan)
+    every = np.vstack([observed, partners.reshape(-1, partners.shape[2])])
+    features = _features(every, int(np.clip(n // _STARS_PER_FEATURE, 2, _MAX_FEATURES)))
+    own, others = features[:n], features[n:].reshape(*partners.shape[:2], -1)
     fold = random.permutation(n) % _FOLDS
     share = np.empty(n)
     for number in range(_FOLDS):
         held, seen = fold == number, fold != number
-        direction = _discriminant(observed[seen], synthetic[seen].reshape(-1, features.shape[1]))
-        scores, others = observed[held] @ direction, np.sort((synthetic[held] @ direction).ravel())
-        below = np.searchsorted(others, scores, side="left") + np.searchsorted(others, scores, side="right")
-        share[held] = 0.5 * below / others.size
+        direction = _discriminant(own[seen], others[seen].reshape(-1, features.shape[1]))
+        scores, rest = own[held] @ direction, np.sort((others[held] @ direction).ravel())
+        below = np.searchsorted(rest, scores, side="left") + np.searchsorted(rest, scores, side="right")
+        share[held] = 0.5 * below / rest.size
     return share
 
 
@@ -159,7 +179,8 @@ def _unit(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.maximum(np.sqrt((rows**2).sum(axis=1, keepdims=True)), 1e-300))
 
 
-def _mean_and_error(share: FloatArray, random: np.random.Generator) -> tuple[float, float]:
+def mean_and_error(share: FloatArray, random: np.random.Generator) -> tuple[float, float]:
+    """Mean of shares, the area under the ROC curve, and its bootstrap error over stars; NaN for none."""
     if not share.size:
         return float("nan"), float("nan")
     means = share[random.integers(0, share.size, (_RESAMPLED, share.size))].mean(axis=1)

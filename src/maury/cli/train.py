@@ -32,6 +32,7 @@ def train(
     from maury.cli.console import output_console
     from maury.cli.experiment import run_experiment
     from maury.cli.progress import stage_bars
+    from maury.cli.transfer import print_transfer
     from maury.errors import ModelFileError
     from maury.recipes import load_recipe, run_recipe
     from maury.recipes.schema import quick_version
@@ -49,9 +50,13 @@ def train(
         run = run_recipe(ready, data, report, device=device, checkpoints=state)
     model_id = save_model(run.model, output)
     shutil.rmtree(state, ignore_errors=True)
+    console = output_console()
+    _print(console, run)
+    if run.transfer is not None:
+        print_transfer(console, run, plots)
     if plots is not None:
         _plots(run, plots)
-    _print(output_console(), run, output, model_id)
+    console.print(f"\nmodel {model_id} written to {output}", markup=False)
 
 
 def _with_options(recipe: Recipe, folds: int | None, seed: int | None) -> Recipe:
@@ -95,7 +100,7 @@ def _plots(run: TrainingRun, folder: Path) -> None:
     save_figure(cross_validation_figure(held.labels, truth, held.values, held.errors, by=by), folder / "residuals.png")
 
 
-def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> None:
+def _print(console: Console, run: TrainingRun) -> None:
     from maury.assess.metrics import format_table
 
     left_out = run.training_set.left_out
@@ -113,7 +118,6 @@ def _print(console: Console, run: TrainingRun, output: Path, model_id: str) -> N
     if run.scores:
         console.print("\nheld-out stars (cross-validation; bias = median, scatter = 1.4826 MAD):")
         console.print(format_table(run.scores), markup=False, soft_wrap=True)
-    console.print(f"\nmodel {model_id} written to {output}", markup=False)
 
 
 def _reasons(left_out: tuple[tuple[str, str], ...]) -> str:

@@ -34,6 +34,7 @@ class TrainingSet:
     part : (n_stars,) name of the recipe's part that each spectrum belongs to.
     validated : (n_stars,) whether it is scored in cross-validation.
     weights : (n_stars,) training weights of mean 1, or None where the recipe gives its parts none.
+    from_files : (n_stars,) whether it was observed, rather than taken from a library or a build.
     observed : spectra without labels that a transfer learns from, or None.
     """
 
@@ -45,6 +46,7 @@ class TrainingSet:
     part: tuple[str, ...]
     validated: NDArray[np.bool_]
     weights: FloatArray | None
+    from_files: NDArray[np.bool_]
     observed: Spectra | None = None
 
     def __len__(self) -> int:
@@ -61,6 +63,7 @@ class TrainingSet:
             tuple(self.part[i] for i in rows),
             self.validated[rows],
             None if self.weights is None else self.weights[rows],
+            self.from_files[rows],
             self.observed,
         )
 
@@ -97,6 +100,7 @@ def load_training_set(
         tuple(np.repeat([part.name for part in parts], sizes).tolist()),
         np.repeat([part.is_validated for part in parts], sizes),
         part_weights([part.weight for part in parts], sizes),
+        np.repeat([part.spectra is not None for part in parts], sizes),
         observed,
     )
 

@@ -207,10 +207,9 @@ def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
         return with_noise(spectra, recipe.train.cnn.to_config().snr, seed)
     if recipe.train.method != "latent":
         return spectra
-    noise, files = recipe.train.latent.to_config().noise, {p.name for p in recipe.data.all_parts if p.spectra is not None}
+    noise, of_files = recipe.train.latent.to_config().noise, training_set.from_files  # those have noise of their own
     if noise != "observed":
         return with_noise(spectra, noise, seed)
-    of_files = np.array([name in files for name in training_set.part])  # they have noise of their own
     like = training_set.observed or spectra[np.flatnonzero(of_files)]
     noisy = with_noise_of(spectra, like, seed)
     if not of_files.any():

@@ -104,7 +104,6 @@ class TrainingPart:
         def chosen(array: FloatArray | None) -> FloatArray | None:
             return None if array is None else array[stars]
 
-        files = {part.name for part in recipe.data.all_parts if part.spectra is not None}
         return cls(
             recipe,
             training_set.spectra[stars],
@@ -112,7 +111,7 @@ class TrainingPart:
             chosen(training_set.errors) if recipe.train.label_errors else None,
             chosen(training_set.weights),
             None if training_set.stars is None else tuple(training_set.stars[i] for i in stars),
-            np.array([training_set.part[i] in files for i in stars], dtype=bool),
+            training_set.from_files[stars],
             training_set.observed,
         )
 
