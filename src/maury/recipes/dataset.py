@@ -33,6 +33,7 @@ class TrainingSet:
     part : (n_stars,) name of the recipe's part that each spectrum belongs to.
     validated : (n_stars,) whether it is scored in cross-validation.
     weights : (n_stars,) training weights of mean 1, or None where the recipe gives its parts none.
+    sources : (n_stars,) what tells each spectrum in other data sets (:func:`maury.recipes.parts.sources_of`).
     """
 
     spectra: Spectra
@@ -43,6 +44,7 @@ class TrainingSet:
     part: tuple[str, ...]
     validated: NDArray[np.bool_]
     weights: FloatArray | None
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -58,6 +60,7 @@ class TrainingSet:
             tuple(self.part[i] for i in rows),
             self.validated[rows],
             None if self.weights is None else self.weights[rows],
+            tuple(self.sources[i] for i in rows) if self.sources else (),
         )
 
 
@@ -92,6 +95,7 @@ def load_training_set(
         tuple(np.repeat([part.name for part in parts], sizes).tolist()),
         np.repeat([part.is_validated for part in parts], sizes),
         part_weights([part.weight for part in parts], sizes),
+        tuple(source for part in loaded for source in part.sources),
     )
 
 
