@@ -36,7 +36,7 @@ class SystemScore:
     bias, scatter, rmse, and their errors : label units.
     inside : share of the stars whose true label lies within one standard error, 0.68 if errors are right.
     pull_scatter : robust standard deviation of residual/error, 1 if errors are right.
-    n_pairs : of repeat visits, usable for all systems.
+    n_pairs : of repeat visits that have labels by all systems, and none by this one that is doubtful.
     repeat_scatter : robust standard deviation of the differences of pairs over the root of 2, label units.
     repeat_pulls : the same of differences over their errors, 1 if errors are right.
     """
@@ -57,6 +57,33 @@ class SystemScore:
     repeat_scatter_error: float = np.nan
     repeat_pulls: float = np.nan
     repeat_pulls_error: float = np.nan
+
+
+@dataclass(frozen=True)
+class SystemFigures:
+    """What is said of a system as a whole; NaN where unknown.
+
+    Parameters
+    ----------
+    gap : median distance from the training spectra over what explains it; above 1 there is a gap.
+    gap_beyond : share of the stars with a gap.
+    doubtful : share of the stars with a flag that speaks against all labels, as a fit at a bound has.
+    auc, auc_error : area under the ROC curve of a classifier between test stars and training spectra; 0.5: no gap.
+    n_models : one, or one for each fold of test stars.
+    n_training : training spectra of a model, the mean.
+    train_time : of a model with calibration of its errors, the mean, s.
+    infer_rate : test spectra in a second, preparation included.
+    """
+
+    gap: float
+    gap_beyond: float
+    doubtful: float
+    auc: float
+    auc_error: float
+    n_models: int
+    n_training: float
+    train_time: float
+    infer_rate: float
 
 
 def system_scores(
@@ -82,7 +109,7 @@ def system_scores(
     """
     own = counted & np.isfinite(values).all(axis=1)
     rows = label_metrics(truth[common], values[common], errors[common], labels=labels, n_bootstrap=0)
-    spread = bootstrap_errors((values - truth)[common], [stars[i] for i in np.flatnonzero(common)], n_bootstrap, seed)
+    spread = bootstrap_errors((values - truth)[common], np.asarray(stars, dtype=np.str_)[common].tolist(), n_bootstrap, seed)
     pulls = pulls_of(truth[common], values[common], errors[common])
     return [
         SystemScore(
@@ -110,7 +137,7 @@ def with_repeats(
     Parameters
     ----------
     estimates : of the visits, whose labels are those of ``scores``.
-    pairs : usable for all systems; none leaves the scores as they are.
+    pairs : of visits; none leaves the scores as they are.
     """
     if not len(pairs):
         return list(scores)

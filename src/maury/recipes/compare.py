@@ -71,8 +71,8 @@ class SystemRun:
     n_training : training spectra of each model.
     train_seconds : of each model.
     infer_seconds, n_inferred : preparation and inference of the test stars.
-    auc, auc_error : how well a classifier tells the test stars from the training spectra (0.5: not at all), in the window where it
-        does best; NaN for fewer than 20 stars of one model, or a model that knows no gap.
+    auc, auc_error : how well a classifier tells the first model's test stars from its training spectra (0.5: not at all), in the
+        window where it does best; NaN for fewer than 20 stars, or a model that knows no gap.
     model_ids : of each model.
     fingerprint : of recipe and data.
     reason : why it failed; "".

@@ -212,7 +212,7 @@ def load_test_set(
         folds = k_folds(len(rows), test.folds, test.seed, stars)[: test.judged]
     except UsageError:
         raise RecipeError(
-            f"expected at least {test.folds} test stars, one for each fold, got {len(set(stars))}; change folds or limits in [test]"
+            f"expected at least {test.folds} test stars, one a fold, got {len(set(stars))}; change folds or limits in [test]"
         ) from None
     batches = raw.batches
     if test.snr is not None:

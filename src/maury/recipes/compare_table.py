@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maury.assess.comparison import SystemScore, system_scores, with_repeats
-from maury.assess.visits import good_visits, visit_pairs
+from maury.assess.comparison import SystemFigures, SystemScore, system_scores, with_repeats
+from maury.assess.visits import DOUBTFUL_VISIT, good_visits, visit_pairs
 from maury.errors import UsageError
 from maury.files import replacing
 from maury.flags import ResultFlag, names_of
@@ -31,7 +31,7 @@ _COLUMNS = (
     ("rmse", "root mean square of estimate - truth"),
     ("inside", "share of stars within one standard error of the truth; 0.68 if errors are right"),
     ("pull_scatter", "1.4826 MAD of (estimate - truth)/error; 1 if errors are right"),
-    ("n_pairs", "pairs of repeat visits that are usable for all systems"),
+    ("n_pairs", "pairs of repeat visits that have labels by all systems, and none by this one that is doubtful"),
     ("repeat_scatter", "robust standard deviation of the differences of pairs over the root of 2, in the unit of the row"),
     ("repeat_scatter_error", "its bootstrap error over stars"),
     ("repeat_pulls", "robust standard deviation of differences of pairs over their errors; 1 if errors are right"),
@@ -40,6 +40,7 @@ _COLUMNS = (
 _OF_SYSTEM = (
     ("gap", "", "median distance from the training spectra over what explains it; above 1 there is a gap"),
     ("gap_beyond", "", "share of the stars with a gap"),
+    ("doubtful", "", "share of the stars with a flag that speaks against all labels, as a fit at a bound has"),
     ("auc", "", "area under the ROC curve of a classifier between test stars and training spectra; 0.5: no gap"),
     ("auc_error", "", "its bootstrap error over stars"),
     ("n_models", "", "models that were trained: one, or one for each fold of test stars"),
@@ -57,26 +58,10 @@ class Scores:
     ----------
     systems : scores of each system, label by label; none of one that failed.
     common : (n judged,) stars that count and that all systems which did not fail have labels for.
-    n_pairs : pairs of repeat visits that all of them could use.
     """
 
     systems: tuple[tuple[SystemScore, ...], ...]
     common: NDArray[np.bool_]
-    n_pairs: int
-
-
-@dataclass(frozen=True)
-class SystemFigures:
-    """What is said of a system beside its labels: see the columns of the same names."""
-
-    gap: float
-    gap_beyond: float
-    auc: float
-    auc_error: float
-    n_models: int
-    n_training: float
-    train_time: float
-    infer_rate: float
 
 
 def scores_of(comparison: Comparison) -> Scores:
@@ -87,17 +72,10 @@ def scores_of(comparison: Comparison) -> Scores:
     done = {k: system.estimates for k, system in enumerate(comparison.systems) if system.estimates is not None}
     own = {k: comparison.own(k, estimates) for k, estimates in done.items()}
     common = reduce(np.logical_and, [np.isfinite(found.values).all(axis=1) for found in own.values()], counted)
-    visits = {}
-    usable = None
-    if comparison.repeats is not None and done:
-        usable = np.ones(len(comparison.repeats.groups), dtype=bool)
-        for k in done:
-            system = comparison.systems[k]
-            assert system.repeats is not None
-            assert system.repeats_seen is not None
-            visits[k] = comparison.own(k, system.repeats)
-            usable &= good_visits(visits[k]) & ~system.repeats_seen
-    pairs = None if usable is None or comparison.repeats is None else visit_pairs(comparison.repeats.groups, usable)
+    visits = {k: comparison.own(k, found) for k in own if (found := comparison.systems[k].repeats) is not None}
+    usable = reduce(np.logical_and, [np.isfinite(found.values).all(axis=1) for found in visits.values()], np.True_)
+    for k in visits:
+        usable = usable & ~np.asarray(comparison.systems[k].repeats_seen)
     rows: list[tuple[SystemScore, ...]] = []
     for k in range(len(comparison.systems)):
         if k not in own:
@@ -107,17 +85,22 @@ def scores_of(comparison: Comparison) -> Scores:
         some = system_scores(
             found.labels, comparison.truth(k), found.values, found.errors, counted=counted, common=common, stars=stars
         )
-        rows.append(tuple(some if pairs is None else with_repeats(some, visits[k], pairs)))
-    return Scores(tuple(rows), common, 0 if pairs is None else len(pairs))
+        if comparison.repeats is not None:
+            pairs = visit_pairs(comparison.repeats.groups, good_visits(visits[k]) & usable)
+            some = with_repeats(some, visits[k], pairs)
+        rows.append(tuple(some))
+    return Scores(tuple(rows), common)
 
 
 def figures_of(system: SystemRun, counted: NDArray[np.bool_]) -> SystemFigures:
     """Gap, cost and size of a system that did not fail."""
-    ratio = _gap(system)[counted]
+    ratio = gap_of(system)[counted]
     known = ratio[np.isfinite(ratio)]
+    flag = np.zeros(0, dtype=np.int64) if system.estimates is None else system.estimates.flag[counted]
     return SystemFigures(
         float(np.median(known)) if known.size else np.nan,
         float((known > 1.0).mean()) if known.size else np.nan,
+        float((flag & int(DOUBTFUL_VISIT) != 0).mean()) if flag.size else np.nan,
         system.auc,
         system.auc_error,
         len(system.n_training),
@@ -164,7 +147,7 @@ def stars_table(comparison: Comparison, scores: Scores) -> Table:
     for number, system in enumerate(comparison.systems):
         truth = comparison.truth(number)
         found = None if system.estimates is None else comparison.own(number, system.estimates)
-        gap = _gap(system)
+        gap = gap_of(system)
         for k, star in enumerate(test.judged):
             row: dict[str, object] = {"system": system.name, "spectrum": test.names[star], "star": test.stars[star]}
             row |= {"counted": bool(test.counted[star]), "common": bool(scores.common[k])}
@@ -175,7 +158,7 @@ def stars_table(comparison: Comparison, scores: Scores) -> Table:
             row["gap"] = np.nan if found is None else gap[k]
             row["flag"] = 0 if found is None else int(found.flag[k])
             row["model"] = 0 if system.fold is None else int(system.fold[k]) + 1
-            row["reason"] = system.reason if found is None else _reason(found.reason[k], found.values[k], int(found.flag[k]))
+            row["reason"] = system.reason if found is None else reason_of(found.reason[k], found.values[k], int(found.flag[k]))
             rows.append(row)
     nothing = {name: np.nan for label in comparison.labels for name in (f"true_{label.name}", label.name, f"e_{label.name}")}
     in_no_fold = np.setdiff1d(np.arange(len(test)), test.judged)
@@ -221,14 +204,14 @@ def _star_columns(comparison: Comparison) -> dict[str, tuple[str, str]]:
     return columns
 
 
-def _reason(reason: str, values: FloatArray, flag: int) -> str:
+def reason_of(reason: str, values: FloatArray, flag: int) -> str:
     """The estimate's own reason; where labels are missing without one, the flags."""
     if reason or np.isfinite(values).all():
         return reason
     return f"no labels; flags {', '.join(names_of(ResultFlag, flag)) or 'none'}"
 
 
-def _gap(system: SystemRun) -> FloatArray:
+def gap_of(system: SystemRun) -> FloatArray:
     """(n judged,) gap ratios; NaN where the model knows none."""
     found = system.estimates
     if found is None or "gap" not in found.meta.colnames:
