@@ -48,14 +48,16 @@ def text_tables(comparison: Comparison, scores: Scores) -> list[PageTable]:
     """A table for each label, then one of cost and gap."""
     from maury.recipes.compare_table import figures_of
     from maury.report.comparison_page import PageTable
-    from maury.report.comparison_text import COST_HEADS, LABEL_HEADS, cost_cells, label_cells
+    from maury.report.comparison_text import COST_HEADS, cost_cells, label_rows
 
     both = list(zip(comparison.systems, scores.systems, strict=True))
     tables = []
     for place, label in enumerate(comparison.labels):
-        rows = [label_cells(s.name, label.own[k], some[place] if some else None) for k, (s, some) in enumerate(both)]
+        found = [some[place] if some else None for some in scores.systems]
+        names = [system.name for system in comparison.systems]
+        heads, rows = label_rows(names, label.own, found, repeats=comparison.repeats is not None)
         name = " or ".join(dict.fromkeys(label.own))
-        tables.append(PageTable(f"{name} ({label.unit})" if label.unit else name, LABEL_HEADS, rows))
+        tables.append(PageTable(f"{name} ({label.unit})" if label.unit else name, heads, rows))
     counted = comparison.test.counted[comparison.test.judged]
     cost = [cost_cells(system.name, figures_of(system, counted) if some else None) for system, some in both]
     return [*tables, PageTable("cost and gap", COST_HEADS, cost)]

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from maury.assess.domain import set_gap
 from maury.errors import MauryError, ModelFileError, RecipeError, UsageError
 from maury.estimates import LabelEstimates
-from maury.files import one_line, replacing
+from maury.files import one_line, replacing, written
 from maury.flags import ResultFlag
+from maury.grids.lock import alone_in
 from maury.model import Model
 from maury.recipes.compare_data import (
     Repeats,
@@ -156,22 +158,30 @@ def run_comparison(
     check_comparison(recipes, device)
     labels = shared_labels(recipes)
     work = output / _CHECKPOINTS
-    test = load_test_set(recipes, labels, data, progress, work)
-    repeats = load_repeats(recipes[0], data, progress)
-    systems = []
-    for number, recipe in enumerate(recipes):
+    with written(work):
+        work.mkdir(parents=True, exist_ok=True)
+    with alone_in(work, "comparison"):
+        test = load_test_set(recipes, labels, data, progress, _work_folder(output, "test", shared_test(recipes)))
+        repeats = load_repeats(recipes[0], data, progress)
+        systems = []
+        for number, recipe in enumerate(recipes):
+            if progress is not None:
+                progress("compare", number, len(recipes), recipe.name)
+            systems.append(_System(without_scores(recipe), data, output, progress, device).run(test, repeats))
         if progress is not None:
-            progress("compare", number, len(recipes), recipe.name)
-        systems.append(_System(without_scores(recipe), data, output, progress, device).run(test, repeats))
-    if progress is not None:
-        progress("compare", len(recipes), len(recipes))
-    shutil.rmtree(work, ignore_errors=True)
+            progress("compare", len(recipes), len(recipes))
+        shutil.rmtree(work, ignore_errors=True)
     return Comparison(test, labels, repeats, tuple(systems))
 
 
 def file_name(name: str) -> str:
     """A recipe's name as part of a file name."""
     return re.sub(r"[^\w.-]+", "_", name) or "recipe"
+
+
+def _work_folder(output: Path, name: str, settings: BaseModel) -> Path:
+    """Where what belongs to these settings is half done; with others (--quick, say) it would be in the way."""
+    return output / _CHECKPOINTS / f"{file_name(name)}-{fingerprint_of(settings.model_dump(mode='json'), {})[:8]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +205,11 @@ class _System:
     progress: Report | None
     device: str
 
+    @property
+    def _work(self) -> Path:
+        """Folder of its own, for a build on the way and the state of its trainings."""
+        return _work_folder(self.output, self.recipe.name, self.recipe)
+
     def run(self, test: TestSet, repeats: Repeats | None) -> SystemRun:
         """Train and judge; whatever goes wrong is a reason, and stops no other system."""
         try:
@@ -206,7 +221,7 @@ class _System:
 
     def _run(self, test: TestSet, repeats: Repeats | None) -> SystemRun:
         photometry = photometry_of(self.recipe, self.data)
-        training = load_training_set(self.recipe, self.data, self.progress, self.output / _CHECKPOINTS)
+        training = load_training_set(self.recipe, self.data, self.progress, self._work)
         fingerprint = self._fingerprint(training)
         pairs = pairs_of(training, test.sources, test.spectra)
         known = bool(np.isin(pairs[1], test.judged).any())
@@ -274,7 +289,7 @@ class _System:
                 self.progress,
                 photometry=photometry,
                 device=self.device,
-                checkpoints=self.output / _CHECKPOINTS,
+                checkpoints=self._work,
             )
         spent.finish(save_model(run.model, file))
         return _Judge(run.model, stars, len(rows), spent.seconds, rows)

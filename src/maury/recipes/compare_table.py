@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maury.assess.comparison import SystemFigures, SystemScore, system_scores, with_repeats
 from maury.assess.visits import DOUBTFUL_VISIT, good_visits, visit_pairs
 from maury.errors import UsageError
+from maury.estimates import LabelEstimates
 from maury.files import replacing
 from maury.flags import ResultFlag, names_of
 from maury.recipes.compare import Comparison, SystemRun
@@ -71,11 +72,11 @@ def scores_of(comparison: Comparison) -> Scores:
     stars = [comparison.test.stars[i] for i in judged]
     done = {k: system.estimates for k, system in enumerate(comparison.systems) if system.estimates is not None}
     own = {k: comparison.own(k, estimates) for k, estimates in done.items()}
-    common = reduce(np.logical_and, [np.isfinite(found.values).all(axis=1) for found in own.values()], counted)
+    common = counted & _measured(list(own.values()), len(counted))
     visits = {k: comparison.own(k, found) for k in own if (found := comparison.systems[k].repeats) is not None}
-    usable = reduce(np.logical_and, [np.isfinite(found.values).all(axis=1) for found in visits.values()], np.True_)
+    usable = _measured(list(visits.values()), 0 if comparison.repeats is None else len(comparison.repeats.groups))
     for k in visits:
-        usable = usable & ~np.asarray(comparison.systems[k].repeats_seen)
+        usable = usable & ~np.asarray(comparison.systems[k].repeats_seen, dtype=bool)
     rows: list[tuple[SystemScore, ...]] = []
     for k in range(len(comparison.systems)):
         if k not in own:
@@ -90,6 +91,14 @@ def scores_of(comparison: Comparison) -> Scores:
             some = with_repeats(some, visits[k], pairs)
         rows.append(tuple(some))
     return Scores(tuple(rows), common)
+
+
+def _measured(estimates: Sequence[LabelEstimates], n: int) -> NDArray[np.bool_]:
+    """(n,) spectra with all labels in all of these estimates."""
+    out = np.ones(n, dtype=bool)
+    for found in estimates:
+        out &= np.isfinite(found.values).all(axis=1)
+    return out
 
 
 def figures_of(system: SystemRun, counted: NDArray[np.bool_]) -> SystemFigures:

@@ -251,28 +251,29 @@ def stars_of(table: LabelTable, rows: IntArray) -> tuple[str, ...]:
 
 def _atmospheres(table: LabelTable) -> list[str]:
     """One per row of a build's table: the base spectrum that it is a draw of, else its labels without those of broadening."""
-    return table.text(BASE) if BASE in table.table.colnames else _labels_in_words(table, 12)
+    if BASE in table.table.colnames:
+        return table.text(BASE)
+    return [" ".join(f"{value:.12g}" for value in row) for row in _atmosphere_labels(table).tolist()]
 
 
-def _labels_in_words(table: LabelTable, digits: int) -> list[str]:
-    """One per row of a table: its labels without those of broadening; the recipe's own where no column has a label's name."""
+def _atmosphere_labels(table: LabelTable) -> FloatArray:
+    """(n_rows, k) labels without those of broadening; the recipe's own where no column has a label's name."""
     others = (*BROADENING, "delta_rv")  # what is done to a spectrum, not what it is of
     names = [name for name in table.table.colnames if name in KNOWN_LABELS and name not in others]
-    columns = [table.numbers(name) for name in names] or list(table.values.T)
-    return [" ".join(f"{value:.{digits}g}" for value in row) for row in np.column_stack(columns).tolist()]
+    return np.column_stack([table.numbers(name) for name in names]) if names else table.values
 
 
 def sources_of(table: LabelTable, rows: IntArray, names: Sequence[str]) -> tuple[str, ...]:
     """(n,) what tells a spectrum in other data sets, words joined by "|": two that share one are of the same star.
 
     An observed one has its file's name, and the star's where the part has a ``star_column``. A computed one has the labels of its
-    atmosphere, as builds from one library name theirs in ways of their own; six digits, as single precision has seven.
+    atmosphere, as builds from one library name theirs in ways of their own; in single precision, which some are stored in.
     """
     part = table.part
     stars = [""] * len(table.values) if part.star_column is None else table.text(part.star_column)
     if part.spectra is None:
-        labels = _labels_in_words(table, 6)
-        own = [labels[row] for row in rows]
+        labels = _atmosphere_labels(table)[rows].astype(np.float32)
+        own = [" ".join(f"{value:.9g}" for value in row) for row in labels.tolist()]
     else:
         own = [name.removesuffix(".gz") for name in names]
     return tuple(f"{one}|star {stars[row]}" if stars[row] else one for one, row in zip(own, rows, strict=True))

@@ -22,7 +22,6 @@ from maury.report.style import (
     axis_name,
     decimals,
     new_figure,
-    note,
     signed,
     styled,
     unit_text,
@@ -36,7 +35,6 @@ FloatArray = NDArray[np.float64]
 
 _LOOKS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "D"), (ORANGE, "^"), (SKY, "v"), (GREY, "P"))
 _QUANTILE, _REACH = 0.95, 1.5  # of the systems' residuals: beyond so many times that, points stand at the edge
-_HEADROOM = 1.35  # above, for the numbers in the corner
 _MANY = 200  # stars without error bars
 _NAME = 22  # letters of a system's name in a line of a title
 
@@ -88,10 +86,10 @@ def comparison_figure(systems: Sequence[DrawnSystem]) -> Figure:
             grid[k, number].set_xlabel(axis_name(system.labels[k], unit))
         _summary(grid[k, -1], systems, k)
         grid[k, 0].set_ylabel("estimate − truth" + (f"  [{unit_text(unit)}]" if unit else ""))
-        grid[k, 0].set_ylim(-reach, _HEADROOM * reach)
+        grid[k, 0].set_ylim(-reach, reach)
     for number, system in enumerate(systems):
-        grid[0, number].set_title(_wrapped(system.name), color=_LOOKS[number % len(_LOOKS)][0], fontsize=9.5)
-    grid[0, -1].set_title("bias ± error,\nscatter (bar)", fontsize=9.5)
+        _column_name(grid[0, number], _wrapped(system.name), _LOOKS[number % len(_LOOKS)][0])
+    _column_name(grid[0, -1], "bias and scatter", INK)
     return figure
 
 
@@ -105,7 +103,7 @@ def _residuals(axes: Axes, system: DrawnSystem, k: int, look: tuple[str, str], r
     colour, marker = look
     truth, residual = system.truth[:, k], system.values[:, k] - system.truth[:, k]
     known = np.isfinite(residual)
-    inside = known & (residual >= -reach) & (residual <= _HEADROOM * reach)
+    inside = known & (np.abs(residual) <= reach)
     axes.axhline(0.0, color=INK, lw=0.9, zorder=1)
     few = known.sum() <= _MANY
     for chosen, alpha in ((inside & ~system.common, 0.25), (inside & system.common, 0.85 if few else 0.5)):
@@ -115,13 +113,14 @@ def _residuals(axes: Axes, system: DrawnSystem, k: int, look: tuple[str, str], r
                 truth[chosen], residual[chosen], yerr=bars, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.3 * alpha
             )
         axes.plot(truth[chosen], residual[chosen], marker, color=colour, ms=3.4 if few else 2.4, mew=0, alpha=alpha)
-    for edge, shape in ((_HEADROOM * reach, "^"), (-reach, "v")):
+    for edge, shape in ((reach, "^"), (-reach, "v")):
         beyond = known & ((residual > edge) if edge > 0 else (residual < edge))
         axes.plot(truth[beyond], np.full(beyond.sum(), 0.965 * edge), shape, color=colour, ms=4.5, mfc="none", mew=0.9)
     score = system.scores[k]
     digits = decimals(score.scatter)
     bias = f"bias {signed(score.bias, digits)} ± {score.bias_error:.{digits}f}"
-    note(axes, f"{bias}\nscatter {score.scatter:.{digits}f} ± {score.scatter_error:.{digits}f}", size=7.5)
+    text = f"{bias}, scatter {score.scatter:.{digits}f} ± {score.scatter_error:.{digits}f}"
+    axes.set_title(text, fontsize=7.2, pad=3)
     low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
     margin = 0.05 * (high - low) or 1.0
     hot_left = system.labels[k] == "teff"  # as in every diagram of the field
@@ -139,6 +138,12 @@ def _summary(axes: Axes, systems: Sequence[DrawnSystem], k: int) -> None:
     axes.set_xlim(-0.7, len(systems) - 0.3)
     axes.set_xticks([])
     axes.tick_params(axis="x", which="both", bottom=False, top=False)
+
+
+def _column_name(axes: Axes, text: str, colour: str) -> None:
+    """Above the numbers of the first row."""
+    look: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "color": colour, "fontsize": 10}
+    axes.annotate(text, (0.0, 1.0), (0, 17), ha="left", va="bottom", **look)
 
 
 def _wrapped(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from maury.assess.comparison import SystemFigures, SystemScore
@@ -9,14 +10,29 @@ from maury.report.style import decimals
 
 LABEL_HEADS = ("system", "label", "n", "bias", "scatter", "RMSE", "in 1 sigma", "pulls", "pairs", "repeats", "repeat pulls")
 COST_HEADS = ("system", "trained on", "training (s)", "spectra/s", "doubtful", "median gap", "gap > 1", "AUC")
+N_REPEATS = 3
+"""How many of the last columns are about repeat visits."""
 FAILED = "failed"
 
 
-def label_cells(system: str, label: str, score: SystemScore | None) -> list[str]:
-    """A row under :data:`LABEL_HEADS`; of a system that failed, without a score."""
+def label_rows(
+    systems: Sequence[str], labels: Sequence[str], scores: Sequence[SystemScore | None], *, repeats: bool
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Heads, and a row for each system; those of repeat visits are left away where there are none.
+
+    Parameters
+    ----------
+    labels, scores : of one label, for each system: its name there, and None for a system that failed.
+    """
+    digits = max((decimals(score.scatter) for score in scores if score is not None), default=2)
+    shown = len(LABEL_HEADS) - (0 if repeats else N_REPEATS)
+    rows = [_cells(*row, digits)[:shown] for row in zip(systems, labels, scores, strict=True)]
+    return LABEL_HEADS[:shown], rows
+
+
+def _cells(system: str, label: str, score: SystemScore | None, digits: int) -> list[str]:
     if score is None:
         return [system, label, FAILED, *["-"] * (len(LABEL_HEADS) - 3)]
-    digits = decimals(score.scatter)
     return [
         system,
         label,
