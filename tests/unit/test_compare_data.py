@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from compare_sample import LIBRARY, computed_content, make_data, own_content, recipe_of
 
-from maury.assess.comparison import bootstrap_errors, system_scores, with_repeats
+from maury.assess.comparison import bootstrap_errors, system_scores, with_excess, with_repeats
 from maury.assess.visits import VisitPairs
 from maury.errors import RecipeError
 from maury.labels import LabelSet, make_label
@@ -166,6 +166,22 @@ def test_scores_of_known_residuals() -> None:
     assert row.rmse == pytest.approx(np.sqrt(21 / 5))
     assert row.inside == 0.6
     assert with_repeats([row], None, VisitPairs(*(np.zeros(0, np.int64),) * 3, np.zeros(0))) == [row]  # type: ignore[arg-type]
+
+
+def test_excess_knows_that_the_stars_are_the_same() -> None:
+    """Residuals half as large everywhere: the difference is half of the scatter, and so is its error."""
+    labels = LabelSet.from_training((make_label("logg", "dex"),), np.array([[0.0], [5.0]]))
+    residuals = np.random.default_rng(4).standard_normal((200, 1))
+    everyone, names = np.ones(200, dtype=bool), [str(i) for i in range(200)]
+    both = [residuals, 0.5 * residuals]
+    rows = [
+        system_scores(labels, 0 * x, x, np.ones_like(x), counted=everyone, common=everyone, stars=names, n_bootstrap=100)
+        for x in both
+    ]
+    ((worse,), (best,)) = with_excess(rows, both, names, n_bootstrap=100)
+    assert (best.excess, best.excess_error) == (0.0, 0.0)
+    assert worse.excess == pytest.approx(0.5 * worse.scatter)
+    assert worse.excess_error == pytest.approx(0.5 * worse.scatter_error)
 
 
 def test_bootstrap_counts_stars_not_spectra() -> None:

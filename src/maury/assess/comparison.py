@@ -7,7 +7,7 @@ are bootstraps over stars, each with all its spectra, with the same resamples fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class SystemScore:
     n : stars that count and that all systems have labels for; all but ``n_own`` is about these.
     n_own : stars that count and that this system has labels for.
     bias, scatter, rmse, and their errors : label units.
+    excess : scatter above that of the best system (0 for that), with the error of the difference: both are of the same stars, so
+        it is not the two errors in quadrature.
     inside : share of the stars whose true label lies within one standard error, 0.68 if errors are right.
     pull_scatter : robust standard deviation of residual/error, 1 if errors are right.
     n_pairs : of repeat visits that have labels by all systems, and none by this one that is doubtful.
@@ -52,6 +54,8 @@ class SystemScore:
     rmse: float
     inside: float
     pull_scatter: float
+    excess: float = np.nan
+    excess_error: float = np.nan
     n_pairs: int = 0
     repeat_scatter: float = np.nan
     repeat_scatter_error: float = np.nan
@@ -144,25 +148,58 @@ def with_repeats(
     pulls = [row for row in repeat_scores(estimates, pairs, n_bootstrap=n_bootstrap, seed=seed) if row.selection == "all"]
     scatter = repeat_scatter(estimates, pairs, n_bootstrap=n_bootstrap, seed=seed)
     return [
-        SystemScore(
-            **{
-                **score.__dict__,
-                "n_pairs": len(pairs),
-                "repeat_scatter": float(size),
-                "repeat_scatter_error": float(error),
-                "repeat_pulls": pull.scatter,
-                "repeat_pulls_error": pull.uncertainty,
-            }
+        replace(
+            score,
+            n_pairs=len(pairs),
+            repeat_scatter=float(size),
+            repeat_scatter_error=float(error),
+            repeat_pulls=pull.scatter,
+            repeat_pulls_error=pull.uncertainty,
         )
         for score, (size, error), pull in zip(scores, scatter, pulls, strict=True)
     ]
 
 
+def with_excess(
+    scores: Sequence[Sequence[SystemScore]],
+    residuals: Sequence[FloatArray],
+    stars: Sequence[str],
+    *,
+    n_bootstrap: int = 400,
+    seed: int = 0,
+) -> list[list[SystemScore]]:
+    """The scores of several systems with how far the scatter of each is above the smallest.
+
+    Parameters
+    ----------
+    residuals : (n, K) of each system, of the same spectra; stars : (n,) names.
+    """
+    samples = [_resampled(residual, stars, n_bootstrap, seed)[:, 1] for residual in residuals]
+    out: list[list[SystemScore]] = [[] for _ in scores]
+    for k in range(min((len(rows) for rows in scores), default=0)):
+        sizes = np.array([rows[k].scatter for rows in scores])
+        if not np.isfinite(sizes).all():
+            for rows, more in zip(scores, out, strict=True):
+                more.append(rows[k])
+            continue
+        best = int(np.argmin(sizes))
+        for rows, sample, more in zip(scores, samples, out, strict=True):
+            error = np.std(sample[:, k] - samples[best][:, k], ddof=1) if len(sample) > 1 else np.nan
+            more.append(replace(rows[k], excess=rows[k].scatter - float(sizes[best]), excess_error=float(error)))
+    return out
+
+
 def bootstrap_errors(residuals: FloatArray, stars: Sequence[str], n_bootstrap: int, seed: int) -> FloatArray:
     """(2, K) standard deviations of median and robust scatter of (n, K) residuals over resamples of the stars."""
+    found = _resampled(residuals, stars, n_bootstrap, seed)
+    return np.asarray(found.std(axis=0, ddof=1)) if len(found) > 1 else np.full(found.shape[1:], np.nan)
+
+
+def _resampled(residuals: FloatArray, stars: Sequence[str], n_bootstrap: int, seed: int) -> FloatArray:
+    """(n_bootstrap, 2, K) median and robust scatter of each resample; none for fewer than two stars."""
     names, number = np.unique(np.asarray([str(star) for star in stars]), return_inverse=True)
-    if names.size < _FEWEST or n_bootstrap < _FEWEST:
-        return np.full((2, residuals.shape[1]), np.nan)
+    if names.size < _FEWEST:
+        return np.zeros((0, 2, residuals.shape[1]))
     random = np.random.default_rng(seed)
     order = np.argsort(number, kind="stable")
     rows_of = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
@@ -171,4 +208,4 @@ def bootstrap_errors(residuals: FloatArray, stars: Sequence[str], n_bootstrap: i
         chosen = np.concatenate([rows_of[star] for star in random.integers(0, names.size, names.size)])
         one[0] = np.median(residuals[chosen], axis=0)
         one[1] = [robust_std(column) for column in residuals[chosen].T]
-    return np.asarray(found.std(axis=0, ddof=1))
+    return found

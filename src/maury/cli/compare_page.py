@@ -16,8 +16,9 @@ _READING = (
     "Every star is judged by a model that has not seen it. A system whose training set holds test stars was trained once for "
     "each fold of them, without that fold; one whose training set holds none was trained once.",
     "All numbers are about the stars that every system has labels for; where n says “58 of 59”, the system itself has 59. Bias "
-    "is the median of estimate − truth, scatter 1.4826 times its median absolute deviation; ± are bootstraps over stars: systems "
-    "whose numbers differ by less are not told apart by this test.",
+    "is the median of estimate − truth, scatter 1.4826 times its median absolute deviation; ± are bootstraps over stars. Above "
+    "best is what the scatter has more than the smallest in the column, with the error of this difference on the same stars: "
+    "within about twice that, the test does not tell the two systems apart.",
     "In 1 sigma is the share of stars whose truth lies within one standard error (68 % if errors are right and Gaussian), pulls "
     "the robust standard deviation of (estimate − truth)/error (1). The error of the truth itself is in both.",
     "Repeats is the robust standard deviation of the differences of two visits of a star over √2, by each system's first model, "

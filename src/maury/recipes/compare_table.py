@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from maury.assess.comparison import SystemFigures, SystemScore, system_scores, with_repeats
+from maury.assess.comparison import SystemFigures, SystemScore, system_scores, with_excess, with_repeats
 from maury.assess.visits import DOUBTFUL_VISIT, good_visits, visit_pairs
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
@@ -29,6 +29,8 @@ _COLUMNS = (
     ("bias_error", "its bootstrap error over stars"),
     ("scatter", "1.4826 MAD of estimate - truth"),
     ("scatter_error", "its bootstrap error over stars"),
+    ("excess", "scatter above that of the best system on the same stars"),
+    ("excess_error", "bootstrap error of that difference over stars"),
     ("rmse", "root mean square of estimate - truth"),
     ("inside", "share of stars within one standard error of the truth; 0.68 if errors are right"),
     ("pull_scatter", "1.4826 MAD of (estimate - truth)/error; 1 if errors are right"),
@@ -77,20 +79,18 @@ def scores_of(comparison: Comparison) -> Scores:
     usable = _measured(list(visits.values()), 0 if comparison.repeats is None else len(comparison.repeats.groups))
     for k in visits:
         usable = usable & ~np.asarray(comparison.systems[k].repeats_seen, dtype=bool)
-    rows: list[tuple[SystemScore, ...]] = []
-    for k in range(len(comparison.systems)):
-        if k not in own:
-            rows.append(())
-            continue
-        found = own[k]
-        some = system_scores(
+    rows: dict[int, list[SystemScore]] = {}
+    for k, found in own.items():
+        rows[k] = system_scores(
             found.labels, comparison.truth(k), found.values, found.errors, counted=counted, common=common, stars=stars
         )
         if comparison.repeats is not None:
             pairs = visit_pairs(comparison.repeats.groups, good_visits(visits[k]) & usable)
-            some = with_repeats(some, visits[k], pairs)
-        rows.append(tuple(some))
-    return Scores(tuple(rows), common)
+            rows[k] = with_repeats(rows[k], visits[k], pairs)
+    residuals = [(found.values - comparison.truth(k))[common] for k, found in own.items()]
+    in_common = [stars[i] for i in np.flatnonzero(common)]
+    judged_rows = dict(zip(rows, with_excess(list(rows.values()), residuals, in_common), strict=True))
+    return Scores(tuple(tuple(judged_rows.get(k, ())) for k in range(len(comparison.systems))), common)
 
 
 def _measured(estimates: Sequence[LabelEstimates], n: int) -> NDArray[np.bool_]:

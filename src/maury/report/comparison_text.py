@@ -8,7 +8,20 @@ from math import isfinite
 from maury.assess.comparison import SystemFigures, SystemScore
 from maury.report.style import decimals
 
-LABEL_HEADS = ("system", "label", "n", "bias", "scatter", "RMSE", "in 1 sigma", "pulls", "pairs", "repeats", "repeat pulls")
+LABEL_HEADS = (
+    "system",
+    "label",
+    "n",
+    "bias",
+    "scatter",
+    "above best",
+    "RMSE",
+    "in 1 sigma",
+    "pulls",
+    "pairs",
+    "repeats",
+    "repeat pulls",
+)
 COST_HEADS = ("system", "trained on", "training (s)", "spectra/s", "doubtful", "median gap", "gap > 1", "AUC")
 N_REPEATS = 3
 """How many of the last columns are about repeat visits."""
@@ -39,6 +52,7 @@ def _cells(system: str, label: str, score: SystemScore | None, digits: int) -> l
         f"{score.n}" + (f" of {score.n_own}" if score.n_own != score.n else ""),
         with_error(score.bias, score.bias_error, digits, sign=True),
         with_error(score.scatter, score.scatter_error, digits),
+        with_error(score.excess, score.excess_error, digits, sign=True) if score.excess > 0 else "-",
         _number(score.rmse, digits),
         _percent(score.inside),
         _number(score.pull_scatter, 2),
