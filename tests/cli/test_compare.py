@@ -255,6 +255,7 @@ def test_wrong_places_are_one_sentence(root: Path, tmp_path: Path) -> None:
         words = ["compare", str(root / "own.toml"), "--data", str(data), "-o", str(output)]
         result = CliRunner().invoke(app, words)
         assert sentence in str(result.exception)
+        assert not (output / ".training").exists()
 
 
 def test_too_few_stars_for_the_folds(root: Path, tmp_path: Path) -> None:

@@ -161,8 +161,12 @@ def run_comparison(
     with written(work):
         work.mkdir(parents=True, exist_ok=True)
     with alone_in(work, "comparison"):
-        test = load_test_set(recipes, labels, data, progress, _work_folder(output, "test", shared_test(recipes)))
-        repeats = load_repeats(recipes[0], data, progress)
+        try:
+            test = load_test_set(recipes, labels, data, progress, _work_folder(output, "test", shared_test(recipes)))
+            repeats = load_repeats(recipes[0], data, progress)
+        except MauryError:
+            shutil.rmtree(work, ignore_errors=True)  # nothing has begun
+            raise
         systems = []
         for number, recipe in enumerate(recipes):
             if progress is not None:

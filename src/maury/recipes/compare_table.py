@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maury.assess.comparison import SystemFigures, SystemScore, system_scores, with_excess, with_repeats
 from maury.assess.visits import DOUBTFUL_VISIT, good_visits, visit_pairs
+from maury.catalogue.provenance import package_versions
 from maury.errors import UsageError
 from maury.estimates import LabelEstimates
 from maury.files import replacing
@@ -144,6 +145,10 @@ def comparison_table(comparison: Comparison, scores: Scores) -> Table:
         values = [missing if line[4] is None else getattr(line[4], name) for line in lines]
         table[name] = Column(values, unit=unit or None, description=about)
     table["reason"] = Column([line[0].reason for line in lines], dtype=np.str_, description="why the system failed")
+    table.meta["versions"] = package_versions()
+    table.meta["systems"] = {
+        system.name: {"fingerprint": system.fingerprint, "models": list(system.model_ids)} for system in comparison.systems
+    }
     return table
 
 
