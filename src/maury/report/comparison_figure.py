@@ -118,9 +118,8 @@ def _residuals(axes: Axes, system: DrawnSystem, k: int, look: tuple[str, str], r
         axes.plot(truth[beyond], np.full(beyond.sum(), 0.965 * edge), shape, color=colour, ms=4.5, mfc="none", mew=0.9)
     score = system.scores[k]
     digits = decimals(score.scatter)
-    bias = f"bias {signed(score.bias, digits)} ± {score.bias_error:.{digits}f}"
-    text = f"{bias}, scatter {score.scatter:.{digits}f} ± {score.scatter_error:.{digits}f}"
-    axes.set_title(text, fontsize=7.2, pad=3)
+    text = f"bias {signed(score.bias, digits)} ± {score.bias_error:.{digits}f}, scatter {score.scatter:.{digits}f}"
+    axes.set_title(text, fontsize=7.5, pad=3)
     low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
     margin = 0.05 * (high - low) or 1.0
     hot_left = system.labels[k] == "teff"  # as in every diagram of the field
