@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compare(
     recipes: Annotated[
         list[str],
-        typer.Argument(help="TOML files, or built-in names (see `maury recipes`), with a table [test].", show_default=False),
+        typer.Argument(help="TOML files, or built-in names (see `maury recipes`), with a table `test`.", show_default=False),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder below which the recipes' files lie.")] = Path(),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of tables, page and models.")] = Path("comparison"),
