@@ -16,13 +16,13 @@ The map. Data walks down this list, and a room imports only from rooms above it 
 * 5 infer         chi-square, batched Levenberg-Marquardt, starts, velocity, regions: Emulator + Fitter -> LabelEstimates
     ``fit``
 * 6 assess        metrics, cross-validation, error models, repeat visits, emulator accuracy, quality cuts, training region,
-                  the gap between training spectra and others
+                  several systems on the same stars, the gap between training spectra and others
     ``assess``
 * 7 publish       LabelEstimates -> catalogue files, generated spectra; figures
     ``catalogue report``
 * across the flow
-    ``model store`` what is saved; ``models`` those that ship; ``recipes`` one TOML file = one training, or one sweep;
-    ``demo``; ``cli`` the commands
+    ``model store`` what is saved; ``models`` those that ship; ``recipes`` one TOML file = one training, or one sweep; several =
+    a comparison; ``demo``; ``cli`` the commands
 
 One spectrum's way through the house: ``cli/infer.py`` -> ``read/`` -> ``store.load_model`` -> ``model.Model.infer``
 (``prepare/``, ``fit/``, ``assess/``) -> ``catalogue/``.

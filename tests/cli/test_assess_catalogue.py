@@ -194,12 +194,12 @@ def test_a_figure_is_drawn(folder: Path) -> None:
 
 def test_teff_runs_leftward_and_axes_have_units() -> None:
     from maury.labels import LabelSet, make_label
-    from maury.report.comparison_figure import comparison_figure
+    from maury.report.crossmatch_figure import crossmatch_figure
 
     labels = LabelSet((make_label("teff", "K"), make_label("logg", "dex")), (0.0,) * 2, (1.0,) * 2, (0.0,) * 2, (1.0,) * 2)
     # the frame reaches 5 scatters of 30 K beyond the median of 45 K, one star differs by 200 K
     first = np.column_stack([TEFF + DIFFERENCE, np.full(8, np.nan)])  # of log g nothing is known: an empty panel
-    teff, logg = comparison_figure(labels, first, np.column_stack([TEFF, TEFF]), None, ("a", "b")).axes
+    teff, logg = crossmatch_figure(labels, first, np.column_stack([TEFF, TEFF]), None, ("a", "b")).axes
     assert teff.get_xlim()[0] > teff.get_xlim()[1]
     assert teff.get_xlabel().endswith("[K], a")
     assert teff.get_ylabel().endswith("[K]")

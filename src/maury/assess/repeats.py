@@ -222,6 +222,21 @@ def repeat_scores(
     return rows
 
 
+def repeat_scatter(estimates: LabelEstimates, pairs: VisitPairs, *, n_bootstrap: int = 200, seed: int = 0) -> FloatArray:
+    """(K, 2) scatter of a single visit from pairs, and its bootstrap error over stars, label units.
+
+    The scatter is 1.4826 times the weighted median of |x1 - x2| over the root of 2, whatever the errors say; NaN without pairs.
+    """
+    differences = (estimates.values[pairs.first] - estimates.values[pairs.second]) / np.sqrt(2.0)
+    rows = []
+    for column in differences.T:
+        use = np.isfinite(column)
+        own, weight = column[use], pairs.weight[use]
+        random = np.random.default_rng(seed)
+        rows.append((robust_scale(own, weight), _bootstrap(own, weight, pairs.star[use], n_bootstrap, random)))
+    return np.array(rows)
+
+
 def _score(
     label: str,
     selection: str,

@@ -10,6 +10,7 @@ import typer
 from maury import __version__
 from maury.cli.assess import assess
 from maury.cli.combine import combine
+from maury.cli.compare import compare
 from maury.cli.demo import demo
 from maury.cli.generate import CONTEXT, generate
 from maury.cli.grid import grid_app
@@ -35,6 +36,7 @@ First steps:
   [bold]maury recipes[/]                               which models can be trained?
   [bold]maury train miles --data DIR -o m.safetensors[/]
   [bold]maury sweep rvs-cnn --data DIR -o sweep/[/]     many networks, and their votes
+  [bold]maury compare lamost-red-cannon lamost-red-cnn --data DIR[/]   systems on one data set
   [bold]maury infer m.safetensors *.fits -o stars.fits[/]
   [bold]maury rv *.fits --template m.safetensors[/]    velocities, for spectra without
   [bold]maury grid --help[/]                           model spectra and training sets
@@ -49,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (read, models, recipes, train, sweep, infer, info, demo, assess, combine, rv):
+for command in (read, models, recipes, train, sweep, compare, infer, info, demo, assess, combine, rv):
     app.command(command.__name__)(command)
 app.command("generate", context_settings=CONTEXT)(generate)
 app.add_typer(grid_app)

@@ -352,7 +352,7 @@ def print_table(console: Console, heads: list[str], rows: list[list[str]]) -> No
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    text = ("label", "visits", "stars", "degraded to", "unit", "window")
+    text = ("system", "label", "visits", "stars", "degraded to", "unit", "window")
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if head in text and number < 3 else "right")
     for row in rows:

@@ -104,12 +104,12 @@ def assess_catalogue(console: Console, asked: Wanted) -> list[LabelMetrics]:
     )
     console.print(format_table(scores), markup=False, soft_wrap=True)
     if asked.plots is not None:
-        from maury.report.comparison_figure import comparison_figure
+        from maury.report.crossmatch_figure import crossmatch_figure
         from maury.report.style import save_figure
 
         asked.plots.mkdir(parents=True, exist_ok=True)
         names = (two[0].name, two[1].name)
-        save_figure(comparison_figure(labels, ours, theirs, errors, names), asked.plots / "comparison.png")
+        save_figure(crossmatch_figure(labels, ours, theirs, errors, names), asked.plots / "comparison.png")
     return scores
 
 

@@ -22,6 +22,8 @@ STAGES = {
     "checker": "training checker",
     "own checker": "our checker",
     "sweep": "training networks",
+    "compare": "comparing systems",
+    "repeats": "reading repeats",
 }
 
 

@@ -11,6 +11,8 @@
   what is trained (:mod:`~maury.recipes.sweep_plan`), on which spectra (:mod:`~maury.recipes.sweep_data`), one training
   (:mod:`~maury.recipes.sweep_trial`), which are accepted (:mod:`~maury.recipes.sweep_screening`) and vote
   (:mod:`~maury.recipes.sweep_ensemble`).
+* :mod:`~maury.recipes.compare`: several recipes judged by the same stars; their table :mod:`~maury.recipes.compare_schema`,
+  test set, folds and who has seen which star (:mod:`~maury.recipes.compare_data`), tables (:mod:`~maury.recipes.compare_table`).
 * ``builtin/``: the recipes that come with the package.
 """
 

@@ -36,6 +36,7 @@ class TrainingSet:
     weights : (n_stars,) training weights of mean 1, or None where the recipe gives its parts none.
     from_files : (n_stars,) whether it was observed, rather than taken from a library or a build.
     observed : spectra without labels that a transfer learns from, or None.
+    sources : (n_stars,) what tells each spectrum in other data sets (:func:`maury.recipes.parts.sources_of`).
     """
 
     spectra: Spectra
@@ -48,6 +49,7 @@ class TrainingSet:
     weights: FloatArray | None
     from_files: NDArray[np.bool_]
     observed: Spectra | None = None
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -65,6 +67,7 @@ class TrainingSet:
             None if self.weights is None else self.weights[rows],
             self.from_files[rows],
             self.observed,
+            tuple(self.sources[i] for i in rows) if self.sources else (),
         )
 
 
@@ -102,6 +105,7 @@ def load_training_set(
         part_weights([part.weight for part in parts], sizes),
         np.repeat([part.spectra is not None for part in parts], sizes),
         observed,
+        tuple(source for part in loaded for source in part.sources),
     )
 
 

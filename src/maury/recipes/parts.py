@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ class LoadedPart:
     stars : (n,) names; spectra of one star share one. Names from ``star_column`` are the table's own, so that parts can share
         a star; all others begin with the part's name.
     left_out : (spectrum, reason) of those that are not in it.
+    sources : (n,) see :func:`sources_of`.
     """
 
     spectra: Spectra
@@ -51,6 +52,26 @@ class LoadedPart:
     errors: FloatArray | None
     stars: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class RawPart:
+    """The spectra of one part that are used, as read.
+
+    Parameters
+    ----------
+    batches : each on one grid.
+    names, rows : for each batch, of its spectra: the file (or the id, where that holds several), and the row of ``table``.
+    table : labels.
+    left_out : (spectrum, reason) of those that are not used.
+    """
+
+    batches: list[Spectra]
+    names: list[list[str]]
+    rows: list[IntArray]
+    table: LabelTable
+    left_out: LeftOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +99,8 @@ def load_part(
         No file matches, the table or a column is missing, the join matches nothing, or nothing is left after selection or
         preparation.
     """
-    left_out: LeftOut = []
-    if part.build is not None:
-        with built_part(part, root, work, progress) as (file, settings):
-            joined = _from_library(recipe, part, file, settings, progress)
-    elif part.library is not None:
-        settings = {**part.library.model_dump(exclude={"file"}), "snr": part.assumed_snr}
-        joined = _from_library(recipe, part, root / part.library.file, settings, progress)
-    else:
-        joined = _from_files(recipe, part, root, left_out, progress)
-    chosen, names, rows = _select(joined, part, left_out)
+    raw = read_part(recipe, part, root, progress, work)
+    chosen, names, rows, left_out, table = raw.batches, raw.names, raw.rows, raw.left_out, raw.table
     report = None if progress is None else partial(progress, "prepare")
     if report is not None:
         report(0, sum(map(len, chosen)))  # one batch may be all there is
@@ -97,12 +110,32 @@ def load_part(
     if prepared.spectra is None:
         raise RecipeError(f"expected spectra that can be prepared, got none; the first: {prepared.failures[0].reason}")
     row = np.array([rows[source.batch][source.row] for source in prepared.sources], dtype=np.int64)
-    stars = _stars(joined.table, row)
-    table = joined.table
+    named = [names[source.batch][source.row] for source in prepared.sources]
     loaded = LoadedPart(
-        prepared.spectra, table.values[row], None if table.errors is None else table.errors[row], stars, tuple(left_out)
+        prepared.spectra,
+        table.values[row],
+        None if table.errors is None else table.errors[row],
+        stars_of(table, row),
+        tuple(left_out),
+        sources_of(table, row, named),
     )
     return _stacked(loaded) if part.stack_visits else loaded
+
+
+def read_part(
+    recipe: Recipe, part: PartRecipe, root: Path, progress: Progress | None = None, work: Path | None = None
+) -> RawPart:
+    """Read, join and select what ``part`` describes below ``root``; parameters and errors as for :func:`load_part`."""
+    left_out: LeftOut = []
+    if part.build is not None:
+        with built_part(part, root, work, progress) as (file, settings):
+            joined = _from_library(recipe, part, file, settings, progress)
+    elif part.library is not None:
+        settings = {**part.library.model_dump(exclude={"file"}), "snr": part.assumed_snr}
+        joined = _from_library(recipe, part, root / part.library.file, settings, progress)
+    else:
+        joined = _from_files(recipe, part, root, left_out, progress)
+    return RawPart(*_select(joined, part, left_out), joined.table, left_out)
 
 
 # -- where the spectra come from --------------------------------------------------------------------------------------------
@@ -202,7 +235,7 @@ def _too_faint(batch: Spectra, part: PartRecipe) -> NDArray[np.object_]:
 # -- which of them are one star ---------------------------------------------------------------------------------------------
 
 
-def _stars(table: LabelTable, rows: IntArray) -> tuple[str, ...]:
+def stars_of(table: LabelTable, rows: IntArray) -> tuple[str, ...]:
     """(n,) names: the table's own where the part has a ``star_column`` and it holds one, else one per row of the table.
 
     Spectra of a build that were made of one atmosphere, with other broadenings, are one star.
@@ -220,10 +253,30 @@ def _atmospheres(table: LabelTable) -> list[str]:
     """One per row of a build's table: the base spectrum that it is a draw of, else its labels without those of broadening."""
     if BASE in table.table.colnames:
         return table.text(BASE)
+    return [" ".join(f"{value:.12g}" for value in row) for row in _atmosphere_labels(table).tolist()]
+
+
+def _atmosphere_labels(table: LabelTable) -> FloatArray:
+    """(n_rows, k) labels without those of broadening; the recipe's own where no column has a label's name."""
     others = (*BROADENING, "delta_rv")  # what is done to a spectrum, not what it is of
     names = [name for name in table.table.colnames if name in KNOWN_LABELS and name not in others]
-    rows = np.column_stack([table.numbers(name) for name in names]).tolist()
-    return [" ".join(f"{value:.12g}" for value in row) for row in rows]
+    return np.column_stack([table.numbers(name) for name in names]) if names else table.values
+
+
+def sources_of(table: LabelTable, rows: IntArray, names: Sequence[str]) -> tuple[str, ...]:
+    """(n,) what tells a spectrum in other data sets, words joined by "|": two that share one are of the same star.
+
+    An observed one has its file's name, and the star's where the part has a ``star_column``. A computed one has the labels of its
+    atmosphere, as builds from one library name theirs in ways of their own; in single precision, which some are stored in.
+    """
+    part = table.part
+    stars = [""] * len(table.values) if part.star_column is None else table.text(part.star_column)
+    if part.spectra is None:
+        labels = _atmosphere_labels(table)[rows].astype(np.float32)
+        own = [" ".join(f"{value:.9g}" for value in row) for row in labels.tolist()]
+    else:
+        own = [name.removesuffix(".gz") for name in names]
+    return tuple(f"{one}|star {stars[row]}" if stars[row] else one for one, row in zip(own, rows, strict=True))
 
 
 def _stacked(part: LoadedPart) -> LoadedPart:
@@ -242,4 +295,5 @@ def _stacked(part: LoadedPart) -> LoadedPart:
         None if part.errors is None else mean(part.errors),
         tuple(part.stars[i] for i in first),
         part.left_out,
+        tuple("|".join(part.sources[i] for i in np.flatnonzero(star == k)) for k in range(len(first))),
     )

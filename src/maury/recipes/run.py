@@ -92,7 +92,7 @@ def run_recipe(
         If the data do not fit the recipe; see :func:`maury.recipes.dataset.load_training_set`.
     """
     check_device(recipe, device)
-    photometry = _photometry(recipe, Path(folder))
+    photometry = photometry_of(recipe, Path(folder))
     training_set = load_training_set(recipe, folder, progress, checkpoints)
     return train_on(recipe, training_set, progress, photometry=photometry, device=device, checkpoints=checkpoints)
 
@@ -174,7 +174,8 @@ def check_device(recipe: Recipe, device: str) -> None:
         raise RecipeError(f"expected a GPU for the device {device!r}, got none that PyTorch can use; leave --device out")
 
 
-def _photometry(recipe: Recipe, folder: Path) -> PhotometricStarts | None:
+def photometry_of(recipe: Recipe, folder: Path) -> PhotometricStarts | None:
+    """Starts of fits from the isochrones that the recipe names below ``folder``; None where it names none."""
     settings = recipe.fit.photometry
     if settings is None:
         return None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, field_validator
 from maury.errors import RecipeError
 from maury.labels import Label, make_label
 from maury.prepare import Preparation
+from maury.recipes.compare_schema import ComparisonRecipe, RepeatsRecipe
 from maury.recipes.data_schema import DataRecipe, LibraryRecipe, ObservedRecipe, PartRecipe
 from maury.recipes.data_schema import Strict as _Strict
 from maury.recipes.label_units import check_labels_of
@@ -119,6 +120,7 @@ class Recipe(_Strict):
     validation: ValidationRecipe = ValidationRecipe()
     experiment: ExperimentRecipe | None = None
     sweep: SweepRecipe | None = None
+    test: ComparisonRecipe | None = Field(default=None, description="the stars of `maury compare`")
     quick: dict[str, Any] = Field(default_factory=dict, description="what `maury train --quick` changes: keys as in the recipe")
 
     def check(self) -> None:
@@ -132,6 +134,11 @@ class Recipe(_Strict):
         strange = [name for name in self.validation.report if name not in [label.name for label in self.label]]
         if strange:
             raise RecipeError(f"expected labels of the recipe in validation.report, got {strange[0]!r}; correct the name")
+        if self.test is not None:
+            check_labels_of(self.test, self.labels)
+            strange = [name for name in self.test.report if name not in [label.name for label in self.label]]
+            if strange:
+                raise RecipeError(f"expected labels of the recipe in test.report, got {strange[0]!r}; correct the name")
         if self.experiment is not None:
             if self.train.method != "generator":
                 raise RecipeError(
@@ -278,4 +285,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "quality": QualityRecipe,
     "errors": ErrorsRecipe,
     "validation": ValidationRecipe,
+    "test": ComparisonRecipe,
+    "test.library": LibraryRecipe,
+    "test.repeats": RepeatsRecipe,
 }
