@@ -46,10 +46,14 @@ class LoopRecipe(Strict):
     seed: int | None = None
 
 
-class NetworkRecipe(LoopRecipe):
-    """A preset and how it is trained; what is not given is the preset's."""
+class _Preset(Strict):
+    """Settings by name. A class of its own, so that messages name this key first."""
 
     preset: str = "maury"
+
+
+class NetworkRecipe(LoopRecipe, _Preset):
+    """A preset and how it is trained; what is not given is the preset's."""
 
 
 class ComponentsRecipe(NetworkRecipe):
