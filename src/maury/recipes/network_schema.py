@@ -255,7 +255,7 @@ class LatentRecipe(NetworkRecipe):
         if self.search is not None:
             given = None if self.search == "none" else _given(**self.search.model_dump())
             changes["search"] = None if given is None else replace(preset.search or SearchConfig(), **given)
-        return replace(_changed(preset, self, leave=("noise", "search", "transfer", "head")), **changes)
+        return _changed(replace(preset, **changes), self, leave=("noise", "search", "transfer", "head"))
 
 
 _Config = TypeVar("_Config", PayneConfig, PcaMlpConfig, CnnConfig, TransferConfig, LatentConfig)
