@@ -208,15 +208,17 @@ def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
     if recipe.train.method != "latent":
         return spectra
     noise, files = recipe.train.latent.to_config().noise, {p.name for p in recipe.data.all_parts if p.spectra is not None}
-    if noise != "observed":
-        return with_noise(spectra, noise, seed)
     of_files = np.array([name in files for name in training_set.part])  # they have noise of their own
-    like = training_set.observed or spectra[np.flatnonzero(of_files)]
-    noisy = with_noise_of(spectra, like, seed)
+    if noise == "observed":
+        noisy = with_noise_of(spectra, training_set.observed or spectra[np.flatnonzero(of_files)], seed)
+    else:
+        noisy = with_noise(spectra, noise, seed)
     if not of_files.any():
         return noisy
-    own = of_files[:, None]
-    return noisy.with_pixels(flux=np.where(own, spectra.flux, noisy.flux), ivar=np.where(own, spectra.ivar, noisy.ivar))
+    own, meta = of_files[:, None], noisy.meta.copy()
+    meta["snr"] = np.where(of_files, np.asarray(spectra.meta["snr"], dtype=np.float64), meta["snr"])
+    flux, ivar = np.where(own, spectra.flux, noisy.flux), np.where(own, spectra.ivar, noisy.ivar)
+    return noisy.with_pixels(flux=flux, ivar=ivar, meta=meta)
 
 
 def _folds(recipe: Recipe, training_set: TrainingSet) -> list[NDArray[np.int64]]:
