@@ -137,7 +137,7 @@ def train_latent(
         Domain.of(spectra, scale, weighted=False),
         None if observed is None else Domain.of(observed, scale, config.weighted),
         known,
-        None if observed is None else ~held_back(len(observed), 1, config.transfer.held_back, config.transfer.loop.seed)[0],
+        None if observed is None else _seen(len(observed), config, known),
     )
     run = _Run(config, device, checkpoints, progress)
     found = run.search(data, groups) if config.search is not None else ()
@@ -166,6 +166,17 @@ def _known(
     scaled = np.full(given.shape, np.nan)
     scaled[rows] = label_set.scale(given[rows])
     return scaled
+
+
+def _seen(n: int, config: LatentConfig, known: FloatArray | None) -> Rows:
+    """(n,) observed spectra that the transfer sees."""
+    seen: Rows = ~held_back(n, 1, config.transfer.held_back, config.transfer.loop.seed)[0]
+    if known is not None and not np.isfinite(known[seen]).all(axis=1).any():
+        raise UsageError(
+            f"expected known labels among the observed spectra that the transfer 'labels' sees, got none in {int(seen.sum())} of "
+            f"{n}; give more of them, or another seed"
+        )
+    return seen
 
 
 @dataclass(frozen=True, eq=False)
