@@ -83,7 +83,8 @@ class Critic(nn.Module):
 
     def __init__(self, n_features: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        first, last = (nn.utils.skip_init(nn.Linear, *sizes) for sizes in ((n_features, hidden), (hidden, 1)))
+        self.layers = nn.Sequential(first, nn.ReLU(), last)  # torch's own first weights would draw from its global generator
         with torch.no_grad():
             for p in self.parameters():
                 limit = p.shape[-1] ** -0.5
