@@ -83,8 +83,9 @@ class Critic(nn.Module):
 
     def __init__(self, n_features: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        first, last = (nn.utils.skip_init(nn.Linear, *sizes) for sizes in ((n_features, hidden), (hidden, 1)))
-        self.layers = nn.Sequential(first, nn.ReLU(), last)  # torch's own first weights would draw from its global generator
+        bare = torch.nn.utils.skip_init  # torch's own first weights would draw from its global generator
+        first, last = (bare(nn.Linear, *sizes) for sizes in ((n_features, hidden), (hidden, 1)))  # type: ignore[no-untyped-call]
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
         with torch.no_grad():
             for p in self.parameters():
                 limit = p.shape[-1] ** -0.5
