@@ -11,10 +11,11 @@ from mastar_files import write_goodspec
 from parts_sample import OBSERVED, SYNTHETIC, WAVELENGTH, make_files, recipe_of
 
 from maury.errors import RecipeError
+from maury.grids import AnalyticSpectra
 from maury.recipes import parse_recipe
 from maury.recipes.dataset import TrainingSet, load_training_set
 from maury.recipes.observed import load_observed
-from maury.recipes.run import _judged
+from maury.recipes.run import _judged, train_on
 from maury.recipes.schema import Recipe
 from maury.recipes.training_part import TrainingPart
 from maury.spectra import Spectra
@@ -161,3 +162,47 @@ def test_a_training_knows_which_stars_were_observed_and_those_without_labels(fol
     assert part.from_files.tolist() == [True, True, False, False, False]
     assert part.observed is training_set.observed
     assert len(part) == 5
+
+
+def test_labelled_observed_stars_are_judged_by_trainings_without_them() -> None:
+    """80 synthetic and 24 observed stars, of which every fold holds half; 30 more without labels are in each training.
+
+    Labels of the model are good to a seventh of the range, and errors are learned from the stars that were left out.
+    """
+    star, grid = AnalyticSpectra(("teff", "logg")), 5050.0 + np.arange(150.0)
+    ready = recipe(
+        SEEN,
+        parts=(OBSERVED, SYNTHETIC),
+        train={
+            "method": "latent",
+            "latent": {
+                "hidden": [24],
+                "latent": 8,
+                "autoencoders": 2,
+                "max_epochs": 30,
+                "batch_size": 32,
+                "transfer": {"method": "labels", "population": 0, "max_epochs": 40, "batch_size": 32},
+            },
+        },
+        validation={"folds": 2, "seed": 1},
+        errors={"model": "held_out"},
+    )
+    rng = np.random.default_rng(1)
+    values = np.array([4500.0, 1.5]) + rng.random((134, 2)) * [2000.0, 3.0]
+    noisy = star.spectra(grid, values, snr=100, seed=2).with_pixels(preparation=ready.preparation.fingerprint)
+    part = ("observed",) * 24 + ("synthetic",) * 80
+    spectra, observed = noisy[:104], noisy[104:]
+    of_files = np.arange(104) < 24
+    training_set = TrainingSet(spectra, values[:104], None, None, (), part, of_files, None, observed)
+    run = train_on(ready, training_set)
+    assert run.held_out is not None
+    assert len(run.held_out) == len(run.scored) == 24
+    assert run.transfer is not None
+    assert {e.spectra: e.n for e in run.transfer.errors}["observed"] + 11 == 54
+    assert set(run.histories) == {"autoencoder_0", "transfer_0", "autoencoder_1", "transfer_1"}
+    rms = np.sqrt(((run.held_out.values - values[:24]) ** 2).mean(axis=0))
+    assert (rms < np.array([2000.0, 3.0]) / 7).all()
+    assert 0.4 < (np.abs(run.held_out.values - values[:24]) < run.held_out.errors).mean() < 0.95
+    found = run.model.infer_prepared(observed)
+    assert (np.sqrt(((found.values - values[104:]) ** 2).mean(axis=0)) < np.array([2000.0, 3.0]) / 7).all()
+    assert run.model.inferrer.names == tuple((f"autoencoder {i}, network 0",) for i in range(2))
