@@ -534,6 +534,21 @@ class TestRepeatable:
         assert {groups[i] for i in np.flatnonzero(held)}.isdisjoint(groups[i] for i in np.flatnonzero(~held))
         assert held.sum() == 30
 
+    @pytest.mark.parametrize("method", ["coral", "labels"])
+    def test_observed_spectra_that_are_held_back_have_no_influence(self, method: str) -> None:
+        """Neither their flux nor their labels; their noise has, which is no secret. Others have."""
+        config, unseen = with_transfer(TINY, method, population=1), held_back(200, 1, TINY.transfer.held_back, SHORT.seed)[0]
+
+        def spoilt(rows: np.ndarray) -> LatentTraining:
+            flux, known = np.array(OBSERVED.flux), OBSERVED_VALUES.copy()
+            flux[rows] *= 0.8
+            known[rows] = known[rows][::-1]
+            return train(config, observed=OBSERVED.with_pixels(flux=flux), observed_values=known)
+
+        plain = spoilt(np.zeros(200, bool))
+        assert same(spoilt(unseen), plain)
+        assert not same(spoilt(np.arange(200) == np.flatnonzero(~unseen)[0]), plain)
+
     def test_a_last_batch_of_one_spectrum(self) -> None:
         """270 spectra learn; in batches of 269 one is left over, of which there is no covariance."""
         config = with_transfer(replace(TINY, transfer=TransferConfig(loop=replace(SHORT, batch_size=269))), "coral")
