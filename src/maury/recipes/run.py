@@ -197,7 +197,8 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
         return None
     folds = _folds(recipe, training_set)
     report = None if progress is None else lambda done, total: progress("validate", done, total)
-    return cross_validate(_judged(recipe, training_set), trainer.train, folds, report, groups=training_set.stars)
+    judged, stars = _judged(recipe, training_set), training_set.stars
+    return cross_validate(judged, trainer.train, folds, report, groups=stars, side_by_side=not recipe.train.is_random)
 
 
 def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
