@@ -196,6 +196,9 @@ def test_labelled_observed_stars_are_judged_by_trainings_without_them() -> None:
     training_set = TrainingSet(spectra, values[:104], None, None, (), part, of_files, None, observed)
     run = train_on(ready, training_set)
     assert run.held_out is not None
+    again = train_on(ready, training_set).held_out
+    assert again is not None
+    np.testing.assert_array_equal(again.values, run.held_out.values)  # folds do not disturb each other's noise
     assert len(run.held_out) == len(run.scored) == 24
     assert run.transfer is not None
     assert {e.spectra: e.n for e in run.transfer.errors}["observed"] + 11 == 54
