@@ -23,7 +23,7 @@ def test_every_key_of_a_recipe_is_explained() -> None:
     models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
     keys = {name for model in models for name in model.model_fields}
     sections = {"data", "label", "prepare", "train", "fit", "quality", "errors", "validation", "covariance", "regions"}
-    sections |= {"continuum", "prior", "payne", "velocity", "photometry"}
+    sections |= {"continuum", "prior", "payne", "velocity", "photometry", "observed", "transfer", "head", "search"}
     assert keys - sections - words("recipes.md") == set()
 
 

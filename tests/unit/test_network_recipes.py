@@ -1,4 +1,4 @@
-"""Recipes of the generator and of principal components with networks: their tables, the small version, and tiny trainings."""
+"""Recipes of the generator, principal components with networks, and latent numbers: tables, small versions, tiny trainings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ import maury
 from maury.cli import app
 from maury.emulate.generator_config import PRESETS as GENERATOR
 from maury.errors import MauryError, RecipeError
+from maury.networks.topology import PRESETS as TOPOLOGIES
 from maury.recipes import load_recipe, parse_recipe
-from maury.recipes.network_schema import PcaMlpRecipe
+from maury.recipes.network_schema import LatentRecipe, PcaMlpRecipe
 from maury.recipes.schema import quick_version
+from maury.regress.latent_config import FROZEN, LatentConfig, SearchConfig
+from maury.regress.latent_config import PRESETS as LATENT
 from maury.regress.pca_mlp_config import PRESETS as PCA_MLP
 from maury.regress.pca_mlp_config import PcaMlpConfig
 from maury.train.config import LoopConfig
+from maury.train.transfer_config import TransferConfig
 
 pytest.importorskip("torch")
 
@@ -113,6 +117,153 @@ class TestTables:
             parsed(experiment={"kind": "other"})
         with pytest.raises(RecipeError, match=r"known key in \[experiment.small\], got 'layers'"):
             parsed(experiment={"kind": "gebran2024", "small": {"layers": 3}})
+
+
+SEEN = {"spectra": "seen-*.csv"}
+LABELLED = {"name": "stars", "spectra": "*.fits", "table": "labels.csv"}
+SYNTHETIC = {"name": "theory", "library": LIBRARY, "assumed_snr": 100}
+
+
+def latent(data: dict[str, Any] | None = None, **table: Any) -> Any:
+    """A recipe of latent numbers with these settings; by default there are observed spectra."""
+    data = {"library": LIBRARY, "assumed_snr": 100, "observed": [SEEN]} if data is None else data
+    return parsed("latent", data=data, train={"latent": table})
+
+
+class TestLatent:
+    @pytest.mark.parametrize("preset", sorted(LATENT))
+    def test_a_preset_is_itself(self, preset: str) -> None:
+        assert latent(preset=preset).train.latent.to_config() == LATENT[preset]
+
+    def test_what_is_given_is_changed_in_its_table_alone(self) -> None:
+        table = {
+            "preset": "masbuitrago2024",
+            "hidden": [30, 20],
+            "activation": "silu",
+            "contraction": 0,
+            "noise": [20, 200],
+            "max_epochs": 7,
+            "search": {"widths": [16], "keep": 1, "penalties": [0]},
+            "transfer": {"method": "mmd", "weight": 2, "frozen": ["weights.0"], "max_epochs": 8},
+            "head": {"topology": "latent", "joint": True, "max_epochs": 9},
+        }
+        preset = LATENT["masbuitrago2024"]
+        expected = replace(
+            preset,
+            hidden=(30, 20),
+            activation="silu",
+            contraction=0.0,
+            noise=(20.0, 200.0),
+            loop=replace(preset.loop, max_epochs=7),
+            search=replace(preset.search or SearchConfig(), widths=(16,), keep=1, penalties=(0.0,)),
+            transfer=replace(
+                preset.transfer, method="mmd", weight=2.0, frozen=("weights.0",), loop=replace(preset.transfer.loop, max_epochs=8)
+            ),
+            head=replace(preset.head, topology=TOPOLOGIES["latent"], joint=True, loop=replace(preset.head.loop, max_epochs=9)),
+        )
+        assert latent(**table).train.latent.to_config() == expected
+
+    def test_search_and_noise_can_be_left_out_and_a_search_be_asked_for(self) -> None:
+        assert LATENT["masbuitrago2024"].search is not None
+        assert LatentRecipe(preset="masbuitrago2024", search="none").to_config().search is None
+        assert latent(search={"folds": 3}).train.latent.to_config().search == SearchConfig(folds=3)
+        assert latent(noise="none").train.latent.to_config().noise is None
+        assert latent(preset="masbuitrago2024", noise="observed").train.latent.to_config().noise == "observed"
+
+    def test_the_seed_is_that_of_all_stages_that_have_none_of_their_own(self) -> None:
+        config = latent(seed=5, head={"seed": 6}).train.latent.to_config()
+        assert (config.loop.seed, config.transfer.loop.seed, config.head.loop.seed) == (5, 5, 6)
+
+    def test_every_setting_is_a_key(self) -> None:
+        own = {field.name for field in (*fields(LatentConfig), *fields(LoopConfig))} - {"loop"}
+        assert set(LatentRecipe.model_fields) - {"preset"} == own
+        nested = {name: set(LatentRecipe.model_fields[name].annotation.model_fields) for name in ("transfer", "head")}
+        assert nested["transfer"] == {field.name for field in (*fields(TransferConfig), *fields(LoopConfig))} - {"loop"}
+        assert nested["head"] == {"topology", "joint", "members"} | {field.name for field in fields(LoopConfig)}
+
+    def test_the_released_transfer_rests_the_first_four_layers(self) -> None:
+        assert LATENT["masbuitrago2024"].transfer.frozen == FROZEN == ("weights.[0-3]", "biases.[0-3]")
+
+    def test_the_recipe_that_ships(self) -> None:
+        full, small = load_recipe("lamost-red-transfer"), quick_version(load_recipe("lamost-red-transfer"))
+        assert full.train.latent.to_config() == LATENT["maury"]
+        assert [some.name for some in full.data.observed] == ["repeats", "dr1"]
+        config = small.train.latent.to_config()
+        assert (small.data.only, config.autoencoders, config.loop.max_epochs) == (1000, 2, 10)
+        assert (config.transfer.method, config.transfer.loop.max_epochs, config.transfer.population) == ("coral", 10, 1)
+
+    def test_what_can_be_trained(self) -> None:
+        """Nothing observed where nothing asks for it; labelled stars alone are enough for the transfer of that name."""
+        assert latent({"library": LIBRARY, "assumed_snr": 100}, noise="none", transfer={"method": "none", "population": 0})
+        assert latent({"parts": [SYNTHETIC, LABELLED]}, transfer={"method": "labels"})
+        assert latent({"parts": [SYNTHETIC, LABELLED], "observed": [SEEN]}, transfer={"method": "labels"})
+
+    @pytest.mark.parametrize(
+        ("data", "table", "sentence"),
+        [
+            (
+                {"library": LIBRARY, "assumed_snr": 100},
+                {},
+                r"expected \[\[data.observed\]\] for the transfer 'coral' with noise 'observed', got none; name the",
+            ),
+            (
+                {"library": LIBRARY, "assumed_snr": 100},
+                {"noise": "none", "transfer": {"method": "none"}},  # the preset's population
+                r"expected \[\[data.observed\]\] for the transfer 'none' with noise None, got none",
+            ),
+            (
+                {**LABELLED, "observed": [SEEN]},
+                {"transfer": {"method": "labels"}},
+                "expected a part that is a library or a build for train.method = 'latent', got none; add one",
+            ),
+            (
+                {"parts": [SYNTHETIC, LABELLED], "observed": [SEEN]},
+                {},
+                "expected synthetic parts alone for the transfer 'coral', got 'stars' with labels; remove it, or set",
+            ),
+            (
+                {"parts": [SYNTHETIC], "observed": [SEEN]},
+                {"transfer": {"method": "labels"}},
+                "expected a part with spectra and table for the transfer 'labels', got none; add the labelled stars",
+            ),
+            (
+                {"parts": [SYNTHETIC], "observed": [{**SEEN, "name": "theory"}]},
+                {},
+                "expected a name of its own for every part of the data, got theory, theory; rename one",
+            ),
+            (
+                {"library": LIBRARY, "assumed_snr": 100, "observed": [SEEN, SEEN]},
+                {},
+                "expected a name of its own for every part of the data, got data, observed, observed; rename one",
+            ),
+            (
+                {"library": LIBRARY, "assumed_snr": 100, "observed": [{**SEEN, "table": "x"}]},
+                {},
+                r"expected a known key in \[data.observed\], got 'table'; known are name, spectra",
+            ),
+            ({"library": LIBRARY, "assumed_snr": 100, "observed": [{"name": "a"}]}, {}, "data.observed.0.spectra"),
+            (None, {"transfer": {"methods": "mmd"}}, r"known key in \[train.latent.transfer\], got 'methods'; known are"),
+            (None, {"head": {"snr": 3}}, r"known key in \[train.latent.head\], got 'snr'"),
+            (None, {"search": {"width": 3}}, r"known key in \[train.latent.search\], got 'width'"),
+            (None, {"latents": "pretrained"}, "expected latents = 'reencoded' for the transfer 'coral', got 'pretrained'"),
+            (None, {"head": {"topology": "large"}}, r"expected a topology among .*, got 'large'; correct the name"),
+            (None, {"transfer": {"held_back": 0.9}}, "expected a held_back above 0 and up to 0.5, got 0.9"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, data: dict[str, Any] | None, table: dict[str, Any], sentence: str) -> None:
+        with pytest.raises(MauryError, match=sentence) as error:
+            latent(data, **table)
+        assert "\n" not in str(error.value)
+
+    def test_other_methods_have_no_use_for_observed_spectra(self) -> None:
+        data = {"library": LIBRARY, "assumed_snr": 100, "observed": [SEEN]}
+        for method in ("cnn", "cannon"):
+            with pytest.raises(
+                RecipeError, match=rf"expected no \[\[data.observed\]\] for train.method = '{method}', which learns from labels"
+            ):
+                parsed(method, data=data)
+        with pytest.raises(RecipeError, match=r"expected no \[train.latent\] for train.method = 'cnn', got some"):
+            parsed("cnn", train={"latent": {"latent": 3}})
 
 
 class TestQuick:
@@ -210,6 +361,11 @@ TRAIN = {
         'method = "generator"\n[train.generator]\nencoder = [48]\nlatent = 6\nlabel_network = [48]\nmax_epochs = 60\n'
         "batch_size = 20\n[train.model_error]\nfloor = 0.002\n"
     ),
+    "latent": (
+        'method = "latent"\n[train.latent]\nautoencoders = 2\nhidden = [24]\nlatent = 8\nmax_epochs = 20\nbatch_size = 25\n'
+        "[train.latent.transfer]\nmax_epochs = 40\nbatch_size = 25\npopulation = 1\n"
+        '[[data.observed]]\nspectra = "seen-*.csv"\nmedium = "vacuum"\n'
+    ),
 }
 CENTRE = {"teff": 3550.0, "logg": 4.75, "m_h": 0.0}
 
@@ -229,6 +385,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flux = STAR.flux(WAVELENGTH, np.array([list(CENTRE.values())]))[0]
     rows = "\n".join(f"{x:.3f},{y:.8f},{0.001 * y:.8f}" for x, y in zip(WAVELENGTH, flux, strict=True))
     (folder / "star.csv").write_text(f"wavelength [Angstrom],flux,error\n{rows}\n", encoding="utf-8")
+    seen = np.random.default_rng(2).uniform([3400.0, 4.5, -0.5], [3700.0, 5.0, 0.5], (30, 3))
+    for number, flux in enumerate(STAR.flux(WAVELENGTH, seen)):
+        noisy = flux * (1.0 + 0.01 * np.random.default_rng(number).standard_normal(flux.size))
+        rows = "\n".join(f"{x:.3f},{y:.8f},{0.01 * y:.8f}" for x, y in zip(WAVELENGTH, noisy, strict=True))
+        (folder / f"seen-{number}.csv").write_text(f"wavelength [Angstrom],flux,error\n{rows}\n", encoding="utf-8")
     for method, words in TRAIN.items():
         (folder / f"{method}.toml").write_text(TOML + words, encoding="utf-8")
     return folder
@@ -243,6 +404,7 @@ def trained(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Path]:
     assert "200 training spectra, 0 left out" in printed
     assert ("flux of 40 spectra held back from training" in printed) == (method == "generator")  # the published fifth
     assert (folder / f"{method}-training/history.png").exists() == (method == "pca_mlp")
+    assert (folder / f"{method}-training/history_transfer_1.png").exists() == (method == "latent")
     assert not list(folder.glob(".*.training"))
     return method, out
 
@@ -258,7 +420,8 @@ def test_the_model_infers_and_tells_what_it_is(trained: tuple[str, Path], folder
         assert abs(row[name] - CENTRE[name]) < 0.2 * width, name
         assert row[f"e_{name}"] > 0
     info = works("info", out)
-    kind = "pca_mlp" if method == "pca_mlp" else "payne"  # a finished generator is a network from labels to flux like The Payne's
+    # a finished generator is a network from labels to flux like The Payne's
+    kind = {"pca_mlp": "pca_mlp", "generator": "payne", "latent": "ensemble"}[method]
     for word in (f"model of kind {kind}", "teff", "tiny"):
         assert word in info
 
@@ -284,6 +447,6 @@ def test_plots_and_spectra_of_either(trained: tuple[str, Path], folder: Path) ->
 def test_a_generators_model_error_is_in_its_file(trained: tuple[str, Path]) -> None:
     """The independent part is at least floor² of the recipe."""
     method, out = trained
-    if method == "pca_mlp":
+    if method != "generator":
         return
     assert maury.load_model(out).inferrer.emulator.model_covariance.diagonal.min() >= 0.002**2

@@ -27,6 +27,7 @@ def cross_validate(
     progress: Callable[[int, int], None] | None = None,
     *,
     groups: Sequence[str] | None = None,
+    side_by_side: bool = True,
 ) -> LabelEstimates:
     """Held-out estimates of the stars of the folds, in the order of ``spectra``.
 
@@ -39,6 +40,7 @@ def cross_validate(
         every training set.
     groups : one entry per spectrum (a star's name): no spectrum of a held-out star is trained on, whatever its part.
     progress : called with (folds done, folds in all).
+    side_by_side : whether ``train`` may run in several threads. Not if it draws random numbers that all threads share.
 
     Notes
     -----
@@ -55,7 +57,8 @@ def cross_validate(
     if progress is not None:
         progress(0, len(folds))
     # one thread per fold is all the parallelism: linear algebra that starts threads of its own would spin against the others
-    with _one_thread_each(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, len(folds))) as pool:
+    workers = min(os.cpu_count() or 1, len(folds)) if side_by_side else 1
+    with _one_thread_each(), ThreadPoolExecutor(max_workers=workers) as pool:
         pending = [pool.submit(one, fold) for fold in folds]
         for done, _ in enumerate(as_completed(pending), start=1):
             if progress is not None:

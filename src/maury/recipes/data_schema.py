@@ -150,6 +150,9 @@ class DataRecipe(PartRecipe):
 
     def check(self) -> None:
         """Raise RecipeError unless this is one part, or several with different names and weights of one kind."""
+        names = [part.name for part in self.all_parts] + [some.name for some in self.observed]
+        if len(set(names)) != len(names):
+            raise RecipeError(f"expected a name of its own for every part of the data, got {', '.join(names)}; rename one")
         if not self.parts:
             super().check()
             return
@@ -157,9 +160,6 @@ class DataRecipe(PartRecipe):
         own = [name for name in PartRecipe.model_fields if getattr(self, name) != getattr(defaults, name)]
         if own:
             raise RecipeError(f"expected only [[data.parts]] in [data], got {own[0]!r} too; give it to the parts it is meant for")
-        names = [part.name for part in self.parts] + [some.name for some in self.observed]
-        if len(set(names)) != len(names):
-            raise RecipeError(f"expected a name of its own for every part of the data, got {', '.join(names)}; rename one")
         kinds = {type(part.weight) for part in self.parts}
         if len(kinds) > 1:
             raise RecipeError(

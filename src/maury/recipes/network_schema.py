@@ -32,6 +32,12 @@ Noise = tuple[float, float] | Literal["none"]
 """S/N of the noise in training, lowest and highest; or the spectra as they are."""
 
 
+class PresetRecipe(Strict):
+    """The preset of which the other keys change something."""
+
+    preset: str = "maury"
+
+
 class LoopRecipe(Strict):
     """How something is trained (:class:`maury.train.config.LoopConfig`); what is not given is the preset's."""
 
@@ -46,13 +52,7 @@ class LoopRecipe(Strict):
     seed: int | None = None
 
 
-class _Preset(Strict):
-    """Settings by name. A class of its own, so that messages name this key first."""
-
-    preset: str = "maury"
-
-
-class NetworkRecipe(LoopRecipe, _Preset):
+class NetworkRecipe(LoopRecipe, PresetRecipe):
     """A preset and how it is trained; what is not given is the preset's."""
 
 

@@ -54,10 +54,14 @@ def _load(recipe: Recipe, some: ObservedRecipe, root: Path, progress: Progress |
         if keep.any():
             chosen.append(batch[np.flatnonzero(keep)])
             names.append(Path(file).name)
-    prepared = recipe.preparation.prepare_each(chosen, None if progress is None else partial(progress, "prepare"))
-    left_out += [(names[failure.batch], failure.reason) for failure in prepared.failures for _ in failure.rows]
-    if prepared.spectra is None:
+    spectra = None
+    if chosen:
+        prepared = recipe.preparation.prepare_each(chosen, None if progress is None else partial(progress, "prepare"))
+        left_out += [(names[failure.batch], failure.reason) for failure in prepared.failures for _ in failure.rows]
+        spectra = prepared.spectra
+    if spectra is None:
         raise RecipeError(
-            f"expected observed spectra {some.name!r} that can be used, got none of {len(paths)}; the first: {left_out[0][1]}"
+            f"expected observed spectra {some.name!r} that can be used, got none of {len(paths)} files; the first: "
+            f"{left_out[0][1]}"
         )
-    return prepared.spectra, left_out
+    return spectra, left_out

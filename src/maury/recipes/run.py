@@ -198,7 +198,8 @@ def _held_out(recipe: Recipe, training_set: TrainingSet, trainer: Trainer, progr
         return None
     folds = _folds(recipe, training_set)
     report = None if progress is None else lambda done, total: progress("validate", done, total)
-    return cross_validate(_judged(recipe, training_set), trainer.train, folds, report, groups=training_set.stars)
+    judged, stars = _judged(recipe, training_set), training_set.stars
+    return cross_validate(judged, trainer.train, folds, report, groups=stars, side_by_side=not recipe.train.is_random)
 
 
 def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
@@ -209,14 +210,16 @@ def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
     if recipe.train.method != "latent":
         return spectra
     noise, of_files = recipe.train.latent.to_config().noise, training_set.from_files  # those have noise of their own
-    if noise != "observed":
-        return with_noise(spectra, noise, seed)
-    like = training_set.observed or spectra[np.flatnonzero(of_files)]
-    noisy = with_noise_of(spectra, like, seed)
+    if noise == "observed":
+        noisy = with_noise_of(spectra, training_set.observed or spectra[np.flatnonzero(of_files)], seed)
+    else:
+        noisy = with_noise(spectra, noise, seed)
     if not of_files.any():
         return noisy
-    own = of_files[:, None]
-    return noisy.with_pixels(flux=np.where(own, spectra.flux, noisy.flux), ivar=np.where(own, spectra.ivar, noisy.ivar))
+    own, meta = of_files[:, None], noisy.meta.copy()
+    meta["snr"] = np.where(of_files, np.asarray(spectra.meta["snr"], dtype=np.float64), meta["snr"])
+    flux, ivar = np.where(own, spectra.flux, noisy.flux), np.where(own, spectra.ivar, noisy.ivar)
+    return noisy.with_pixels(flux=flux, ivar=ivar, meta=meta)
 
 
 def _folds(recipe: Recipe, training_set: TrainingSet) -> list[NDArray[np.int64]]:

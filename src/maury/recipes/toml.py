@@ -71,11 +71,13 @@ def first_sentence(error: ValidationError, tables: Mapping[str, type[BaseModel]]
     tables : section of the recipe, dotted -> its model, which knows its keys.
     """
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    # pydantic puts the member of a union that it tried into the place: "axes.teff.tuple[float, ...].0"
-    place = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "the recipe"
+    # pydantic puts the member of a union that it tried into the place: "axes.teff.tuple[float, ...].0", or a model's name
+    members = {table.__name__ for table in tables.values()}
+    loc = [part for part in first["loc"] if "[" not in str(part) and part not in members]
+    place = ".".join(str(part) for part in loc) or "the recipe"
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        section = ".".join(str(part) for part in first["loc"][:-1] if not isinstance(part, int))
+        section = ".".join(str(part) for part in loc[:-1] if not isinstance(part, int))
         known = ", ".join(tables[section].model_fields)
         return f"expected a known key in [{section or 'recipe'}], got {first['loc'][-1]!r}; known are {known}{more}"
     if first["type"] == "missing":

@@ -78,6 +78,11 @@ class TrainRecipe(Strict):
         """Whether torch trains it."""
         return self.method != "cannon"
 
+    @property
+    def is_random(self) -> bool:
+        """Whether training may draw noise or dropout from torch's own generator, of which all threads have one."""
+        return self.method in ("generator", "pca_mlp", "cnn", "latent")
+
     def check_method(self) -> None:
         """Raise RecipeError if a setting is given that the method has no use for, or UsageError if one is impossible."""
         for table in (self.payne, self.generator, self.pca_mlp, self.cnn, self.latent):

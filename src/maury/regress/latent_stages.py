@@ -72,6 +72,14 @@ class Noise:
             self.sigma = torch.as_tensor(observed.sigma, device=device)
             self.good = torch.as_tensor(observed.weight > 0, device=device)
 
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What tells this noise from another of the same settings, for the name of a checkpoint."""
+        out: dict[str, NDArray[Any]] = {"noise.unit": np.array(self.unit)}
+        if self.kind == "observed":
+            out |= {"noise.sigma": self.sigma.cpu().numpy(), "noise.good": self.good.cpu().numpy()}
+        return out
+
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(n, p) inputs with noise; without a generator from torch's own, which the loop has seeded and keeps."""
         if self.kind is None:
@@ -111,6 +119,7 @@ class Reconstruction:
         self.noisy_held = self._noisy(self.x_held, torch.Generator().manual_seed(config.loop.seed + 1))
         self.n = len(self.x)
         self.arrays: dict[str, NDArray[Any]] = {"x": domain.x, "weight": domain.weight, "held_back": held_back}
+        self.arrays |= {} if noise is None else noise.arrays
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
         assert isinstance(network, Autoencoder)
@@ -174,6 +183,7 @@ class Regression:
         self.held = self._latents(noise(x[held], torch.Generator().manual_seed(config.loop.seed + 1)))
         weights = {f"encoder.{name}": p.detach().cpu().numpy() for name, p in encoder.named_parameters()}
         self.arrays: dict[str, NDArray[Any]] = {"x": domain.x, "scaled": scaled, "rows": rows, "held": held_back, **weights}
+        self.arrays |= noise.arrays
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
         return label_squares(network, self._latents(self.noise(self.x[index])), self.y[:, index]).mean(dim=1)
@@ -231,6 +241,7 @@ class Joint:
         x, weight, _ = observed.on(device)
         self.observed, self.observed_weight = x[some], weight[some]
         self.arrays: dict[str, NDArray[Any]] = {"x": synthetic.x, "scaled": scaled, "rows": rows, "held": held_back}
+        self.arrays |= noise.arrays
         self.arrays |= {"observed": observed.x, "weight": observed.weight, "sigma": observed.sigma, "seen": seen}
         if known is not None:
             labelled = seen[np.isfinite(known[seen]).all(axis=1)]

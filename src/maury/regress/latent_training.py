@@ -101,7 +101,7 @@ def train_latent(
         Domain.of(spectra, scale, weighted=False),
         None if observed is None else Domain.of(observed, scale, config.weighted),
         known,
-        None if observed is None else ~held_back(len(observed), 1, config.transfer.held_back, config.transfer.loop.seed)[0],
+        None if observed is None else _seen(len(observed), config, known),
     )
     run = Run(device, checkpoints, progress, _epochs(config))
     if config.search is None:
@@ -157,6 +157,17 @@ def _searched(
                 errors.append(run.fit(network, task, loop, one).validation.min())
             found.append(Candidate(width, penalty, float(np.mean(errors))))
     return tuple(sorted(found, key=lambda candidate: candidate.error))
+
+
+def _seen(n: int, config: LatentConfig, known: FloatArray | None) -> Rows:
+    """(n,) observed spectra that the transfer sees."""
+    seen: Rows = ~held_back(n, 1, config.transfer.held_back, config.transfer.loop.seed)[0]
+    if known is not None and not np.isfinite(known[seen]).all(axis=1).any():
+        raise UsageError(
+            f"expected known labels among the observed spectra that the transfer 'labels' sees, got none in {int(seen.sum())} of "
+            f"{n}; give more of them, or another seed"
+        )
+    return seen
 
 
 def _train(configs: list[LatentConfig], run: Run, data: Data, found: tuple[Candidate, ...]) -> LatentTraining:

@@ -65,10 +65,10 @@ def expect_layers(hidden: Sequence[int]) -> None:
         raise UsageError(f"expected at least one hidden layer of at least one neuron, got {list(hidden)}; correct hidden")
 
 
-def expect_fraction(validation_fraction: float) -> None:
+def expect_fraction(share: float, name: str = "validation_fraction") -> None:
     """Raise UsageError unless it leaves more to train on than to validate."""
-    if not 0 < validation_fraction <= 0.5:
-        raise UsageError(f"expected a validation_fraction above 0 and up to 0.5, got {validation_fraction}; correct it")
+    if not 0 < share <= 0.5:
+        raise UsageError(f"expected a {name} above 0 and up to 0.5, got {share}; correct it")
 
 
 def expect_snr(snr: Sequence[float] | None) -> None:

@@ -19,7 +19,7 @@ _FLOOR = 0.02  # of the mean weight: no kind of star is ruled out
 def population_weights(scaled: ArrayLike, found: ArrayLike) -> FloatArray:
     """(n,) weights of mean 1 by which stars of ``scaled`` labels are distributed like ``found`` ones.
 
-    Ratio of two Gaussian kernel densities at each star, and a floor.
+    Ratio of two Gaussian kernel densities at each star, and a floor. All alike where no star is near any that was found.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def population_weights(scaled: ArrayLike, found: ArrayLike) -> FloatArray:
     """
     own, other = np.asarray(scaled, dtype=np.float64), np.asarray(found, dtype=np.float64)
     other = other[np.isfinite(other).all(axis=1)]
-    weights = _density(own, other) / _density(own, own)
-    weights = weights / weights.mean() + _FLOOR
+    weights = _density(own, other) / _density(own, own) if len(other) else np.zeros(len(own))
+    weights = (weights / weights.mean() if weights.any() else weights) + _FLOOR
     return np.asarray(weights / weights.mean())
 
 

@@ -55,6 +55,8 @@ def coral(first: Tensor, second: Tensor) -> Tensor:
     """
     f = first.shape[1]
     means = (first.mean(dim=0) - second.mean(dim=0)).square().mean()
+    if min(len(first), len(second)) < 2:  # the last batch of an epoch may be one spectrum, which has no covariance
+        return means
     return means + (torch.cov(first.T) - torch.cov(second.T)).square().sum() / (4.0 * f)
 
 
@@ -81,7 +83,9 @@ class Critic(nn.Module):
 
     def __init__(self, n_features: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        bare = torch.nn.utils.skip_init  # torch's own first weights would draw from its global generator
+        first, last = (bare(nn.Linear, *sizes) for sizes in ((n_features, hidden), (hidden, 1)))  # type: ignore[no-untyped-call]
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
         with torch.no_grad():
             for p in self.parameters():
                 limit = p.shape[-1] ** -0.5

@@ -49,7 +49,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         expect_one_of("method", self.method, get_args(Transfer))
-        expect_fraction(self.held_back)
+        expect_fraction(self.held_back, "held_back")
         for name in ("weight", "reconstruction", "population"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"expected {name} >= 0, got {getattr(self, name)}; correct it")
