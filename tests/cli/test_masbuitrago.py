@@ -23,6 +23,7 @@ from maury.cli import app
 from maury.flags import ResultFlag
 from maury.grids.download_plan import plan_phoenix
 from maury.recipes import TrainingRun, load_recipe, run_recipe
+from maury.recipes.observed import load_observed
 from maury.regress.ensemble import EnsembleInferrer
 from maury.regress.latent_config import PRESETS, hidden_layers
 from maury.store import load_model
@@ -146,6 +147,18 @@ def test_the_autoencoder_is_of_the_released_family(training: LatentTraining) -> 
     counts = {error.spectra: error.n for error in training.errors}
     assert counts["observed"] + counts["observed, held back"] == len(STARS)
     assert counts["observed, held back"] >= 1
+
+
+def test_stars_without_a_velocity_are_left_out_by_name(folder: Path) -> None:
+    recipe = load_recipe("masbuitrago2024")
+    (some,) = recipe.data.observed
+    (folder / "few_rv.csv").write_text("".join(f"{row}\n" for row in ["file,rv", f"{NAMES[1]},20.0", f"{NAMES[4]},4.9"]))
+    data = recipe.data.model_copy(update={"observed": (some.model_copy(update={"velocities": "few_rv.csv"}),)})
+    found, left_out = load_observed(recipe.model_copy(update={"data": data}), folder)
+    assert found is not None
+    assert found.ids.tolist() == [name.removesuffix(".fits") for name in (NAMES[1], NAMES[4])]
+    assert [name for name, _ in left_out] == [NAMES[0], *NAMES[2:4], NAMES[5]]
+    assert all("velocity" in reason for _, reason in left_out)
 
 
 def test_without_quick_it_is_the_released_one() -> None:
