@@ -167,10 +167,10 @@ def _read(
     snr: float | None,
 ) -> list[Spectra]:
     """All spectra that can be read, orders of a file joined as `maury infer` does; those that can not are listed."""
-    from maury.cli.infer import with_velocities
     from maury.errors import ReadError
     from maury.prepare.orders import Wanted, join_orders
     from maury.read import read_files
+    from maury.recipes.file_columns import with_velocities
 
     result = read_files(files, format, lambda done, total: report("read", done, total), medium=medium, snr=snr)
     if not result.spectra:

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
     from astropy.table import Table
-    from numpy.typing import NDArray
     from rich.console import Console
 
     from maury.estimates import LabelEstimates
     from maury.model import Model
-    from maury.read import ReadResult
     from maury.regress.ensemble import EnsembleInferrer
     from maury.spectra import Medium, Spectra
-
-    FloatArray = NDArray[np.float64]
 
 
 _MANY_FILES = 2000  # from here on, reading in several processes saves more than starting them costs
@@ -58,6 +53,7 @@ def infer(
     from maury.cli.progress import stage_bars
     from maury.prepare.orders import Wanted, join_orders
     from maury.read import read_files
+    from maury.recipes.file_columns import with_photometry, with_velocities
     from maury.store import load_model
     from maury.threads import cores
 
@@ -80,7 +76,7 @@ def infer(
         if velocities is not None:
             result = with_velocities(result, velocities)
         if photometry is not None:
-            result = _with_columns(result, photometry, _PHOTOMETRY)
+            result = with_photometry(result, photometry)
         result = join_orders(result, Wanted.by(loaded.preparation))
         estimates = loaded.infer_files(result, [str(path) for path in spectra], report, prepared.append)
     model_id = loaded.model_id
@@ -137,76 +133,6 @@ def _write_votes(table: Table, model: Model, prepared: Spectra, estimates: Label
     rows = np.flatnonzero(estimates.flag & int(ResultFlag.UNREADABLE) == 0)  # the bit of all those that no network saw
     found = inferrer.votes(prepared)
     write_catalogue(build_votes(table, inferrer.labels, found.values, found.names, rows), path)
-
-
-_VELOCITY = {"rv": ("km/s", "radial velocity used to reach the rest frame")}
-_PHOTOMETRY = {
-    "bp_rp": ("mag", "Gaia BP - RP as given, corrected for extinction"),
-    "m_g": ("mag", "absolute Gaia G magnitude as given, corrected for extinction"),
-}
-"""Columns a table may bring to spectra: unit here and what they are."""
-
-
-def with_velocities(result: ReadResult, path: Path) -> ReadResult:
-    """The same spectra with the velocities of a table (columns file, rv) in place of their headers'; raises as ReadError."""
-    return _with_columns(result, path, _VELOCITY)
-
-
-def _with_columns(result: ReadResult, path: Path, columns: dict[str, tuple[str, str]]) -> ReadResult:
-    """The same spectra with meta columns from a table joined on ``file``; spectra it does not name keep what they have.
-
-    Raises
-    ------
-    ReadError
-        If the table lacks a column, names a file twice, or holds a unit that does not fit.
-    """
-    from dataclasses import replace
-
-    from maury.errors import ReadError
-    from maury.recipes.label_table import read_label_table
-
-    table = read_label_table(path)
-    missing = [name for name in ("file", *columns) if name not in table.colnames]
-    if missing:
-        wanted = ", ".join(f"{name} ({unit})" for name, (unit, _) in columns.items())
-        raise ReadError(f"expected columns file and {wanted} in {path}, got {', '.join(table.colnames)}; rename them")
-    files = [Path(str(entry).strip()).name for entry in table["file"]]
-    twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
-    if twice is not None:
-        raise ReadError(f"expected one row per file in {path}, got {twice} twice; remove one")
-    row_of = {file: row for row, file in enumerate(files)}
-    given = {name: _numbers(table, name, unit, path) for name, (unit, _) in columns.items()}
-    return replace(result, spectra=[_with_meta(batch, row_of, given, columns) for batch in result.spectra])
-
-
-def _numbers(table: Any, name: str, unit: str, path: Path) -> FloatArray:
-    """(n,) a column of the table in ``unit``, which it is in already where the table says nothing; NaN where masked."""
-    import astropy.units as u
-    import numpy as np
-
-    from maury.errors import ReadError
-
-    column = table[name]
-    try:
-        values = np.ma.filled(np.ma.MaskedArray(column, dtype=np.float64), np.nan)
-        return np.asarray(values if column.unit is None else (values * column.unit).to_value(unit), dtype=np.float64)
-    except (ValueError, TypeError, u.UnitConversionError):
-        raise ReadError(f"expected numbers in {unit} in column {name} of {path}, got others; correct the table") from None
-
-
-def _with_meta(
-    batch: Spectra, row_of: dict[str, int], given: dict[str, FloatArray], columns: dict[str, tuple[str, str]]
-) -> Spectra:
-    import numpy as np
-    from astropy.table import Column
-
-    meta = batch.meta.copy()
-    rows = [row_of.get(str(file)) for file in meta["file"]]
-    for name, (unit, text) in columns.items():
-        own = np.ma.filled(np.ma.MaskedArray(meta[name], dtype=np.float64), np.nan) if name in meta.colnames else None
-        values = [given[name][row] if row is not None else np.nan if own is None else own[i] for i, row in enumerate(rows)]
-        meta[name] = Column(values, unit=unit, description=text)
-    return batch.with_pixels(meta=meta)
 
 
 def _plots(table: Any, model: Model, prepared: list[Spectra], estimates: LabelEstimates, folder: Path) -> None:

@@ -140,6 +140,7 @@ class ObservedRecipe(Strict):
     medium: Literal["air", "vacuum"] | None = None
     assumed_snr: float | None = Field(default=None, gt=0, description="per pixel of the file")
     min_snr: float | None = None
+    velocities: str | None = Field(default=None, description="table of columns file and rv (km/s), instead of the headers'")
 
 
 class DataRecipe(PartRecipe):

@@ -12,6 +12,7 @@ from maury.errors import RecipeError
 from maury.prepare.orders import Wanted, join_orders
 from maury.read import read_files
 from maury.recipes.data_schema import ObservedRecipe
+from maury.recipes.file_columns import with_velocities
 from maury.recipes.schema import Recipe
 from maury.spectra import Spectra
 
@@ -27,6 +28,8 @@ def load_observed(recipe: Recipe, root: Path, progress: Progress | None = None) 
     ------
     RecipeError
         If no file matches a table, or none of its spectra can be used.
+    ReadError
+        If a table of velocities cannot be read.
     """
     found, left_out = [], []
     for some in recipe.data.observed:
@@ -45,6 +48,8 @@ def _load(recipe: Recipe, some: ObservedRecipe, root: Path, progress: Progress |
     report = None if progress is None else partial(progress, "read")
     result = read_files(paths, some.format, report, medium=some.medium, snr=some.assumed_snr)
     left_out = [(Path(failure.file).name, failure.reason) for failure in result.failures]
+    if some.velocities is not None:
+        result = with_velocities(result, root / some.velocities)
     result = join_orders(result, Wanted.by(recipe.preparation))
     chosen, names = [], []
     for batch, file in zip(result.spectra, result.files, strict=True):
