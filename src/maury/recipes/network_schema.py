@@ -225,7 +225,7 @@ class LatentRecipe(NetworkRecipe):
     contraction: float | None = None
     contraction_form: Literal["correct", "as_released"] | None = None
     autoencoders: int | None = None
-    noise: Noise | Literal["observed"] | None = Field(default=None, description="'observed': like that of observed spectra")
+    noise: Noise | Literal["observed", "residuals"] | None = Field(default=None, description="see LatentConfig")
     weighted: bool | None = None
     validation_fraction: float | None = None
     latents: Literal["reencoded", "pretrained"] | None = None

@@ -30,7 +30,7 @@ from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer, reported_stars
 from maury.recipes.training_part import FluxError
 from maury.regress.ensemble import EnsembleInferrer
-from maury.regress.noise import with_noise, with_noise_of
+from maury.regress.noise import residuals_of, with_noise, with_noise_of, with_residuals_of
 from maury.spectra import Spectra
 from maury.train.splits import k_folds
 
@@ -210,8 +210,13 @@ def _judged(recipe: Recipe, training_set: TrainingSet) -> Spectra:
     if recipe.train.method != "latent":
         return spectra
     noise, of_files = recipe.train.latent.to_config().noise, training_set.from_files  # those have noise of their own
-    if noise == "observed":
-        noisy = with_noise_of(spectra, training_set.observed or spectra[np.flatnonzero(of_files)], seed)
+    if isinstance(noise, str):
+        like = training_set.observed or spectra[np.flatnonzero(of_files)]
+        if noise == "residuals":
+            residuals = residuals_of(like, spectra[np.flatnonzero(~of_files)])
+            noisy = with_residuals_of(spectra, like, residuals, seed)
+        else:
+            noisy = with_noise_of(spectra, like, seed)
     else:
         noisy = with_noise(spectra, noise, seed)
     if not of_files.any():

@@ -42,6 +42,7 @@ from maury.recipes.train_schema import (
     TrainRecipe,
     VelocityRecipe,
 )
+from maury.regress.latent_config import LIKE_OBSERVED
 
 BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 
@@ -175,7 +176,7 @@ class Recipe(_Strict):
                 f"expected synthetic parts alone for the transfer {config.transfer.method!r}, got {labelled[0]!r} with labels; "
                 "remove it, or set train.latent.transfer.method = 'labels'"
             )
-        wanted = config.transfer.method != "none" or config.transfer.population > 0 or config.noise == "observed"
+        wanted = config.transfer.method != "none" or config.transfer.population > 0 or config.noise in LIKE_OBSERVED
         if wanted and not labelled and not self.data.observed:
             raise RecipeError(
                 f"expected [[data.observed]] for the transfer {config.transfer.method!r} with noise {config.noise!r}, got none; "

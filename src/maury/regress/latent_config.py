@@ -16,8 +16,13 @@ from maury.train.transfer_config import TransferConfig
 Output = Literal["linear", "sigmoid"]
 Contraction = Literal["correct", "as_released"]
 Latents = Literal["reencoded", "pretrained"]
-Noise = tuple[float, float] | Literal["observed"] | None
-"""Of synthetic spectra in training: S/N from lowest to highest, that of the observed spectra, or none."""
+Noise = tuple[float, float] | Literal["observed", "residuals"] | None
+"""Of synthetic spectra in training: S/N from lowest to highest; "observed": white, as large as an observed spectrum's;
+"residuals": that for half of them, for the others what an observed spectrum has beyond its nearest synthetic one (noise that is
+not white, sky lines, what the library lacks); or none."""
+
+LIKE_OBSERVED = ("observed", "residuals")
+"""Kinds of noise that observed spectra are needed for."""
 
 
 _OUR_HEAD = LoopConfig("adam", 2e-3, 0.0, "cosine", 256, 60, 5, 0)
@@ -76,7 +81,8 @@ class LatentConfig:
     search : which autoencoders; None: of ``hidden`` and ``activity``.
     noise : of the synthetic spectra.
     weighted : observed pixels count by their noise in reconstruction; otherwise alike (published).
-    validation_fraction : of the synthetic spectra, by groups: they choose the epoch.
+    validation_fraction : of the synthetic spectra, by groups: they choose the epoch (of regressors on a resting encoder those of
+        ``head.validation_fraction`` do).
     loop : of the autoencoder on synthetic spectra.
     transfer : to observed spectra.
     latents : what regressors of a resting encoder learn from: synthetic spectra "reencoded" by the encoder that will see the
@@ -114,8 +120,10 @@ class LatentConfig:
         expect_one_of("activation", self.activation, tuple(ACTIVATIONS))
         for name, allowed in (("output", Output), ("contraction_form", Contraction), ("latents", Latents)):
             expect_one_of(name, getattr(self, name), get_args(allowed))
-        if self.noise != "observed":
+        if not isinstance(self.noise, str):
             expect_snr(self.noise)
+        elif self.noise not in LIKE_OBSERVED:
+            raise UsageError(f"expected noise as two ratios, {' or '.join(LIKE_OBSERVED)}, got {self.noise!r}; correct it")
         for name, low in {"latent": 1, "activity": 0, "contraction": 0, "autoencoders": 1, "min_pixels": 1}.items():
             if not low <= getattr(self, name) < math.inf:
                 raise UsageError(f"expected {name} >= {low}, got {getattr(self, name)}; correct it")
@@ -133,7 +141,7 @@ FROZEN = ("weights.[0-3]", "biases.[0-3]")
 """The first four layers of the encoder, which rest in the published transfer."""
 
 PRESETS: dict[str, LatentConfig] = {
-    "maury": LatentConfig(transfer=TransferConfig("coral", weight=3.0, population=2)),
+    "maury": LatentConfig(noise="residuals", transfer=TransferConfig("coral", weight=3.0, population=2)),
     "masbuitrago2024": LatentConfig(
         hidden=hidden_layers(1024),
         activation="relu",

@@ -17,7 +17,7 @@ from maury.errors import UsageError
 from maury.labels import LabelSet
 from maury.networks.autoencoder import Autoencoder
 from maury.networks.cnn1d import StackedCnn1d
-from maury.regress.cnn import CnnNetworks, Inputs
+from maury.regress.cnn import CnnNetworks, Float32, Inputs
 from maury.regress.latent import Encoder, LatentNetworks, PixelScale
 from maury.regress.latent_config import LatentConfig
 from maury.regress.latent_stages import (
@@ -60,16 +60,30 @@ class ReconstructionError:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """All that stages learn from; ``seen``: (m,) observed spectra that the transfer sees."""
+    """All that stages learn from.
+
+    Parameters
+    ----------
+    scaled : (n, K) labels; unseen, unseen_heads : (n,) synthetic spectra that choose epochs of autoencoders (and of both
+        together), and of regressors on a resting one.
+    known : (m, K) scaled labels of observed spectra; seen : (m,) those that the transfer sees.
+    residuals : (k, p) of those, and their (k,) rows, where the noise is made of them.
+    """
 
     labels: LabelSet
     scaled: FloatArray
     unseen: Rows
+    unseen_heads: Rows
     scale: PixelScale
     synthetic: Domain
     observed: Domain | None
     known: FloatArray | None
     seen: Rows | None
+    residuals: tuple[Float32, IntArray] | None
+
+    def noise(self, config: LatentConfig, device: str) -> Noise:
+        """Of the synthetic spectra in training."""
+        return Noise(config, self.scale, self.observed, self.residuals, device)
 
 
 class Run:
@@ -118,7 +132,7 @@ class OneAutoencoder:
 
     def __init__(self, run: Run, config: LatentConfig, data: Data, number: int) -> None:
         self.run, self.config, self.data, self.number = run, config, data, number
-        self.noise = Noise(config, data.scale, data.observed, run.device)
+        self.noise = data.noise(config, run.device)
         self.history: dict[str, History] = {}
         pretrained = run.autoencoder(config, data, number)
         task = self._reconstruction(pretrained, data.synthetic, data.unseen, self.noise)
@@ -131,6 +145,7 @@ class OneAutoencoder:
             adapted = self._reconstructed(pretrained)
             source = pretrained if config.latents == "pretrained" else adapted
             inputs = self._inputs(source, rows)
+            rows, held = np.flatnonzero(~data.unseen_heads), np.flatnonzero(data.unseen_heads)
             heads = self._regressors(source, adapted, inputs, rows, held)
         self.network = LatentNetworks(self._encoder(adapted), self._heads(heads, inputs))
         new = self._errors(adapted)

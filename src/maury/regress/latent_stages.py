@@ -20,7 +20,7 @@ from maury.networks.autoencoder import Autoencoder
 from maury.networks.cnn1d import StackedCnn1d
 from maury.regress.cnn import Float32, Inputs
 from maury.regress.latent import PixelScale
-from maury.regress.latent_config import LatentConfig
+from maury.regress.latent_config import LIKE_OBSERVED, LatentConfig
 from maury.spectra import Spectra
 from maury.train.noise import white_noise
 from maury.train.transfer import Critic, adversarial, coral, mmd
@@ -61,37 +61,64 @@ class Domain:
 
 
 class Noise:
-    """Adds noise to synthetic inputs: white, like that of observed spectra drawn at random (bad pixels too), or none."""
+    """Adds noise to synthetic inputs: white, like that of observed spectra drawn at random (bad pixels too), or none.
 
-    def __init__(self, config: LatentConfig, scale: PixelScale, observed: Domain | None, device: str) -> None:
+    Parameters
+    ----------
+    observed : the spectra it is like; residuals : (m, p) of some of them in units of the inputs, with (m,) their rows.
+    """
+
+    def __init__(
+        self,
+        config: LatentConfig,
+        scale: PixelScale,
+        observed: Domain | None,
+        residuals: tuple[Float32, NDArray[np.int64]] | None,
+        device: str,
+    ) -> None:
         self.kind, self.unit, self.clipped = config.noise, scale.unit, scale.clipped
         zero = np.zeros(len(scale.inputs.mean), dtype=np.float32)
         self.rest = torch.as_tensor(scale(zero[None], np.zeros((1, len(zero)), dtype=bool)), device=device)
-        if config.noise == "observed":
+        if config.noise in LIKE_OBSERVED:
             assert observed is not None  # train_latent has asked for some
             self.sigma = torch.as_tensor(observed.sigma, device=device)
             self.good = torch.as_tensor(observed.weight > 0, device=device)
+        if config.noise == "residuals":
+            assert residuals is not None  # as above
+            self.residuals, self.rows = (torch.as_tensor(array, device=device) for array in residuals)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What tells this noise from another of the same settings, for the name of a checkpoint."""
         out: dict[str, NDArray[Any]] = {"noise.unit": np.array(self.unit)}
-        if self.kind == "observed":
+        if self.kind in LIKE_OBSERVED:
             out |= {"noise.sigma": self.sigma.cpu().numpy(), "noise.good": self.good.cpu().numpy()}
+        if self.kind == "residuals":
+            out |= {"noise.residuals": self.residuals.cpu().numpy()}
         return out
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(n, p) inputs with noise; without a generator from torch's own, which the loop has seeded and keeps."""
         if self.kind is None:
             return x
-        if self.kind == "observed":
-            device = "cpu" if generator is not None else x.device
-            of = torch.randint(len(self.sigma), (len(x),), generator=generator, device=device).to(x.device)
-            noise = torch.randn(x.shape, generator=generator, device=device).to(x.device)
-            noisy = torch.where(self.good[of], x + self.sigma[of] * noise, self.rest)
-        else:
-            noisy = x + white_noise(x, self.kind, self.unit, generator)
+        noisy = x + white_noise(x, self.kind, self.unit, generator) if isinstance(self.kind, tuple) else self._like(x, generator)
         return noisy.clamp(0.0, 1.0) if self.clipped else noisy
+
+    def _like(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Inputs with noise like that of observed spectra."""
+        device = "cpu" if generator is not None else x.device
+
+        def draw(n: int) -> Tensor:
+            return torch.randint(n, (len(x),), generator=generator, device=device).to(x.device)
+
+        of = draw(len(self.sigma))
+        noise = self.sigma[of] * torch.randn(x.shape, generator=generator, device=device).to(x.device)
+        if self.kind == "residuals":
+            other = draw(len(self.residuals))
+            second = draw(2) == 1
+            noise = torch.where(second[:, None], self.residuals[other], noise)
+            of = torch.where(second, self.rows[other], of)
+        return torch.where(self.good[of], x + noise, self.rest)
 
 
 class Reconstruction:

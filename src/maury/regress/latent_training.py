@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from maury.errors import UsageError
 from maury.labels import Label, LabelSet
 from maury.regress.latent import Encoder, LatentNetworks, PixelScale
-from maury.regress.latent_config import LatentConfig, SearchConfig, hidden_layers
+from maury.regress.latent_config import LIKE_OBSERVED, LatentConfig, SearchConfig, hidden_layers
 from maury.regress.latent_run import Data, OneAutoencoder, ReconstructionError, Run
-from maury.regress.latent_stages import Domain, Noise, Reconstruction
+from maury.regress.latent_stages import Domain, Reconstruction
+from maury.regress.noise import residuals_of
 from maury.spectra import Spectra
 from maury.train.loop import History
 from maury.train.scaling import scaled_labels
@@ -92,23 +93,34 @@ def train_latent(
     label_set, scaled = scaled_labels(labels, values, "range", len(spectra))
     known = _known(label_set, observed, observed_values, config, spectra)
     unseen = held_back(len(scaled), 1, config.validation_fraction, config.loop.seed, groups)[0]
+    unseen_heads = unseen
+    if not config.transfer.is_joint:
+        unseen_heads = held_back(len(scaled), 1, config.head.validation_fraction, config.head.loop.seed, groups)[0]
     scale = PixelScale.of(spectra, ~unseen, config.output == "sigmoid")
+    seen = None if observed is None else _seen(len(observed), config, known)
+    residuals = None
+    if config.noise == "residuals" and observed is not None and seen is not None:
+        rows = np.flatnonzero(seen)
+        found = residuals_of(observed[rows], spectra[np.flatnonzero(~unseen)]) / scale.unit
+        residuals = found.astype(np.float32), rows
     data = Data(
         label_set,
         scaled,
         unseen,
+        unseen_heads,
         scale,
         Domain.of(spectra, scale, weighted=False),
         None if observed is None else Domain.of(observed, scale, config.weighted),
         known,
-        None if observed is None else _seen(len(observed), config, known),
+        seen,
+        residuals,
     )
     run = Run(device, checkpoints, progress, _epochs(config))
     if config.search is None:
         return _train([config] * config.autoencoders, run, data, ())
-    found = _searched(config, config.search, run, data, groups)
-    kept = found[: config.search.keep]
-    return _train([replace(config, hidden=hidden_layers(c.width), activity=c.penalty) for c in kept], run, data, found)
+    kinds = _searched(config, config.search, run, data, groups)
+    kept = kinds[: config.search.keep]
+    return _train([replace(config, hidden=hidden_layers(c.width), activity=c.penalty) for c in kept], run, data, kinds)
 
 
 def _known(
@@ -117,7 +129,7 @@ def _known(
     """(m, K) scaled labels of observed spectra, once it is clear that there are the observed spectra that the settings want."""
     transfer = config.transfer
     if observed is None:
-        if transfer.method != "none" or config.noise == "observed" or transfer.population:
+        if transfer.method != "none" or config.noise in LIKE_OBSERVED or transfer.population:
             raise UsageError(
                 f"expected observed spectra for the transfer {transfer.method!r} and noise {config.noise!r}, got none; give some"
             )
@@ -147,7 +159,7 @@ def _searched(
     for width in settings.widths:
         for penalty in settings.penalties:
             one = replace(config, hidden=hidden_layers(width), activity=penalty, loop=loop, contraction=0.0)
-            noise = Noise(one, data.scale, data.observed, run.device)
+            noise = data.noise(one, run.device)
             errors = []
             for fold in folds:
                 held = np.zeros(len(some), dtype=bool)
@@ -183,7 +195,7 @@ def _train(configs: list[LatentConfig], run: Run, data: Data, found: tuple[Candi
         before, after = (float(np.mean([getattr(row, when) for row in rows])) for when in ("before", "after"))
         errors.append(replace(rows[0], before=before, after=after))
     networks, encoders = tuple(one.network for one in trained), tuple(one.before for one in trained)
-    return LatentTraining(networks, encoders, history, tuple(errors), found, data.unseen)
+    return LatentTraining(networks, encoders, history, tuple(errors), found, data.unseen | data.unseen_heads)
 
 
 def _epochs(config: LatentConfig) -> int:
