@@ -204,7 +204,7 @@ class TestLatent:
             (
                 {"library": LIBRARY, "assumed_snr": 100},
                 {},
-                r"expected \[\[data.observed\]\] for the transfer 'coral' with noise 'observed', got none; name the",
+                r"expected \[\[data.observed\]\] for the transfer 'coral' with noise 'residuals', got none; name the",
             ),
             (
                 {"library": LIBRARY, "assumed_snr": 100},

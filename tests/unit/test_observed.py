@@ -18,6 +18,7 @@ from maury.recipes.observed import load_observed
 from maury.recipes.run import _judged, train_on
 from maury.recipes.schema import Recipe
 from maury.recipes.training_part import TrainingPart
+from maury.regress.noise import residuals_of, with_noise_of
 from maury.spectra import Spectra
 
 SEEN: dict[str, Any] = {"name": "seen", "spectra": "goodspec*.fits"}
@@ -127,7 +128,7 @@ class TestJudged:
 
     def test_synthetic_stars_get_noise_of_those_observed(self, folder: Path) -> None:
         """Errors of 2, 1 and 0.5 per 0.5 Å are, in pixels of 1 Å, of the same ivar as the observed spectra's there."""
-        ready = recipe(SEEN)
+        ready = recipe(SEEN, train={"method": "latent", "latent": {"noise": "observed"}})
         training_set = load_training_set(ready, folder)
         assert training_set.observed is not None
         judged = _judged(ready, training_set)
@@ -137,6 +138,18 @@ class TestJudged:
         assert pulls.std() == pytest.approx(1.0, abs=4 / np.sqrt(2 * pulls.size))
         assert set(np.asarray(judged.meta["snr"]).tolist()) <= set(np.asarray(training_set.observed.meta["snr"]).tolist())
         np.testing.assert_array_equal(_judged(ready, training_set).flux, judged.flux)
+
+    def test_every_second_one_gets_a_residual(self, folder: Path) -> None:
+        ready = recipe(SEEN, train={"method": "latent", "latent": {"noise": "residuals"}})
+        training_set = load_training_set(ready, folder)
+        assert training_set.observed is not None
+        judged, white = _judged(ready, training_set), with_noise_of(training_set.spectra, training_set.observed, 0)
+        np.testing.assert_array_equal(judged.flux[::2], white.flux[::2])
+        np.testing.assert_array_equal(judged.ivar, white.ivar)
+        residuals = residuals_of(training_set.observed, training_set.spectra)
+        added = (judged.flux - training_set.spectra.flux)[1::2]
+        for row, good in zip(added, judged.ivar[1::2] > 0, strict=True):
+            assert min(np.abs(row - one)[good].max() for one in residuals) < 1e-5
 
     def test_white_noise(self, folder: Path) -> None:
         ready = recipe(SEEN, train={"method": "latent", "latent": {"noise": [20, 30]}})
@@ -176,6 +189,7 @@ def test_labelled_observed_stars_are_judged_by_trainings_without_them() -> None:
         train={
             "method": "latent",
             "latent": {
+                "noise": "observed",
                 "hidden": [24],
                 "latent": 8,
                 "autoencoders": 2,
@@ -193,7 +207,7 @@ def test_labelled_observed_stars_are_judged_by_trainings_without_them() -> None:
     part = ("observed",) * 24 + ("synthetic",) * 80
     spectra, observed = noisy[:104], noisy[104:]
     of_files = np.arange(104) < 24
-    training_set = TrainingSet(spectra, values[:104], None, None, (), part, of_files, None, observed)
+    training_set = TrainingSet(spectra, values[:104], None, None, (), part, of_files, None, of_files, observed)
     run = train_on(ready, training_set)
     assert run.held_out is not None
     again = train_on(ready, training_set).held_out
