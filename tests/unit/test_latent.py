@@ -338,6 +338,20 @@ class TestDomains:
         found = residuals_of(OBSERVED[:3].with_pixels(flux=flux, ivar=ivar), SYNTHETIC)
         np.testing.assert_allclose(found, np.where(ivar > 0, 1e-4, 0.0), atol=1e-7)
 
+    def test_what_a_set_has_in_common_does_not_choose_the_spectrum(self) -> None:
+        """A pattern moves the nearest spectrum of every star; of the pattern that is found in common, hardly any."""
+        rng = np.random.default_rng(4)
+        of = rng.integers(300, size=80)
+        pattern = 0.1 * np.sin(np.arange(40.0))
+        plain = OBSERVED[np.arange(80)].with_pixels(flux=SYNTHETIC.flux[of] + pattern, ivar=np.full((80, 40), 1e4))
+        error = np.abs(residuals_of(plain, SYNTHETIC) - pattern).mean()
+        alone = np.mean([np.abs(residuals_of(plain[[row]], SYNTHETIC) - pattern).mean() for row in range(80)])
+        assert error < 0.5 * alone
+        sets = plain.meta.copy()
+        sets["set"] = np.where(np.arange(80) < 40, "a", "b")
+        parts = [residuals_of(plain[rows], SYNTHETIC) for rows in (np.arange(40), np.arange(40, 80))]
+        np.testing.assert_array_equal(residuals_of(plain.with_pixels(meta=sets), SYNTHETIC), np.concatenate(parts))
+
     def test_noise_stays_where_a_sigmoid_can_follow_and_none_is_none(self) -> None:
         scale = PixelScale.of(SYNTHETIC, np.ones(300, bool), True)
         x = torch.rand((50, 40), generator=seeded(1))

@@ -34,7 +34,9 @@ def load_observed(recipe: Recipe, root: Path, progress: Progress | None = None) 
     found, left_out = [], []
     for some in recipe.data.observed:
         spectra, reasons = _load(recipe, some, root, progress)
-        found.append(spectra)
+        meta = spectra.meta.copy()
+        meta["set"] = np.full(len(spectra), some.name)  # what its spectra have in common is not of the stars
+        found.append(spectra.with_pixels(meta=meta))
         left_out += reasons
     return (Spectra.stack(found) if found else None), left_out
 

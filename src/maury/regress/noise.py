@@ -9,6 +9,9 @@ from maury.spectra import Spectra
 
 FloatArray = NDArray[np.float64]
 
+_ROUNDS = 30
+_FEW = 20  # spectra whose median is not yet what they have in common
+
 
 def with_noise(spectra: Spectra, snr: tuple[float, float] | None, seed: int) -> Spectra:
     """The same spectra with white noise of a random signal-to-noise ratio each, in flux, ivar and meta ``snr``.
@@ -52,16 +55,41 @@ def with_noise_of(spectra: Spectra, observed: Spectra, seed: int) -> Spectra:
 
 
 def residuals_of(observed: Spectra, synthetic: Spectra) -> FloatArray:
-    """(m, n_pixels) flux of observed spectra minus that of the nearest synthetic ones by chi-square; 0 where a pixel is bad.
+    """(m, n_pixels) flux of observed spectra minus that of the synthetic ones they are most like; 0 where a pixel is bad.
+
+    A pattern that all spectra of a set have in common (what is left of sky lines, a flat field) is not of the stars, and must not
+    choose the synthetic spectrum: it is the median of the residuals, taken away before the nearest spectrum by chi-square is
+    looked for, in turn, until the choice stays or after thirty rounds. It remains in the residuals. What of it looks like a
+    change of labels in stars of all kinds cannot be told from one.
 
     Parameters
     ----------
     observed, synthetic : m and n spectra on one grid; synthetic ones without noise of their own, their bad pixels count as 0.
+        Observed ones with the same meta column ``set``, or all where there is no such column, are a set.
     """
-    ivar = observed.ivar.astype(np.float64)
-    flux, library = np.where(ivar > 0, observed.flux, 0.0), synthetic.flux.astype(np.float64)
-    chi2 = ivar @ (library**2).T - 2.0 * (ivar * flux) @ library.T  # but for a constant of each observed spectrum
-    return np.where(ivar > 0, flux - library[chi2.argmin(axis=1)], 0.0)
+    library = synthetic.flux.astype(np.float64)
+    sets = np.asarray(observed.meta["set"]).astype(str) if "set" in observed.meta.colnames else np.full(len(observed), "")
+    out = np.empty(observed.flux.shape)
+    for name in np.unique(sets):
+        rows = np.flatnonzero(sets == name)
+        ivar = observed.ivar[rows].astype(np.float64)
+        out[rows] = _residuals(np.where(ivar > 0, observed.flux[rows], 0.0), ivar, library)
+    return out
+
+
+def _residuals(flux: FloatArray, ivar: FloatArray, library: FloatArray) -> FloatArray:
+    """(m, p) residuals of the spectra of one set."""
+    good, of_library = ivar > 0, ivar @ (library**2).T
+    common, before = np.zeros(flux.shape[1]), None
+    for _ in range(_ROUNDS):
+        nearest = (of_library - 2.0 * (ivar * (flux - common)) @ library.T).argmin(axis=1)
+        residuals = np.where(good, flux - library[nearest], 0.0)
+        if len(flux) < _FEW or (before is not None and np.array_equal(nearest, before)):
+            break
+        before = nearest
+        known = good.any(axis=0)
+        common[known] = np.nanmedian(np.where(good, residuals, np.nan)[:, known], axis=0)
+    return residuals
 
 
 def with_residuals_of(spectra: Spectra, observed: Spectra, residuals: FloatArray, seed: int) -> Spectra:
