@@ -26,24 +26,22 @@ from maury.recipes.schema import Recipe
 from maury.recipes.training import Trainer
 from maury.regress.ensemble import EnsembleInferrer
 
-RESTING = {"method": "none", "population": 0}
+ALONE: dict[str, Any] = {"method": "none", "population": 0}
+FROZEN = ["weights.0", "biases.0"]
 WAYS: dict[str, dict[str, Any]] = {
-    "no adaptation, encoder rests": {"transfer": RESTING},
-    "no adaptation, all learns": {"transfer": {"weight": 0.0, "population": 0}},
-    "published: reconstruction": {"transfer": {**RESTING, "method": "reconstruction", "frozen": ["weights.0", "biases.0"]}},
-    "published, pretrained latents": {
-        "transfer": {**RESTING, "method": "reconstruction", "frozen": ["weights.0", "biases.0"]},
-        "latents": "pretrained",
-    },
-    "published, population": {"transfer": {"method": "reconstruction", "frozen": ["weights.0", "biases.0"]}},
-    "population alone": {"transfer": {"weight": 0.0}},
-    "CORAL alone": {"transfer": {"population": 0}},
-    "CORAL, population": {},
-    "MMD, population": {"transfer": {"method": "mmd", "weight": 0.3}},
-    "adversarial, population": {"transfer": {"method": "adversarial", "weight": 0.03}},
+    "none; white noise": {"transfer": ALONE, "noise": "observed"},
+    "none; residuals": {"transfer": ALONE},
+    "none; residuals, population": {"transfer": {"method": "none"}},
+    "published; white noise": {"transfer": {"population": 0}, "noise": "observed"},
+    "published, old latents; white": {"transfer": {"population": 0}, "noise": "observed", "latents": "pretrained"},
+    "published; residuals": {"transfer": {"population": 0}},
+    "published; residuals, population": {},
+    "CORAL; white noise": {"transfer": {"method": "coral", "weight": 3.0, "population": 0, "frozen": []}, "noise": "observed"},
+    "CORAL; residuals, population": {"transfer": {"method": "coral", "weight": 3.0, "frozen": []}},
+    "MMD; residuals, population": {"transfer": {"method": "mmd", "weight": 0.3, "frozen": []}},
+    "adversarial; residuals, population": {"transfer": {"method": "adversarial", "weight": 0.03, "frozen": []}},
 }
-"""What is changed of ``[train.latent]``; weights of MMD and of the critic are the best of a few on the repeat visits' labels from
-the blue arm (docs/results.md)."""
+"""What is changed of ``[train.latent]``: transfer; noise of synthetic spectra; whether these are drawn like the observed stars."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def main() -> None:
     print(
         f"{len(training_set)} synthetic spectra, {len(training_set.observed or ())} observed; judged by {len(test.spectra)} stars"
     )
-    print(f"{'':32s} {'seconds':>7s}  " + "  ".join(f"{'bias ' + name:>16s} {'scatter':>12s}" for name in names))
+    print(f"{'':35s} {'seconds':>7s}  " + "  ".join(f"{'bias ' + name:>16s} {'scatter':>12s}" for name in names))
     for way in asked.ways:
         result = judged(changed(recipe, WAYS[way]), training_set, test, range(asked.seeds))
         cells = []
@@ -110,12 +108,12 @@ def main() -> None:
             columns = (result.bias[:, k], result.scatter[:, k])
             bias, spread = (f"{x.mean():.{digits}f} +- {x.std(ddof=min(1, len(x) - 1)):.{digits}f}" for x in columns)
             cells.append(f"{bias:>16s} {spread:>12s}")
-        print(f"{way:32s} {result.seconds:7.0f}  " + "  ".join(cells), flush=True)
+        print(f"{way:35s} {result.seconds:7.0f}  " + "  ".join(cells), flush=True)
         cells = []
         for k, name in enumerate(names):
             digits = 0 if name == "teff" else 2
             cells.append(f"{result.together[0][k]:>16.{digits}f} {result.together[1][k]:>12.{digits}f}")
-        print(f"{'  all seeds vote':32s} {'':7s}  " + "  ".join(cells), flush=True)
+        print(f"{'  all seeds vote':35s} {'':7s}  " + "  ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ class TestLatent:
         assert [some.name for some in full.data.observed] == ["repeats", "dr1"]
         config = small.train.latent.to_config()
         assert (small.data.only, config.autoencoders, config.loop.max_epochs) == (1000, 2, 10)
-        assert (config.transfer.method, config.transfer.loop.max_epochs, config.transfer.population) == ("coral", 10, 1)
+        assert (config.transfer.method, config.transfer.loop.max_epochs, config.transfer.population) == ("reconstruction", 10, 1)
 
     def test_what_can_be_trained(self) -> None:
         """Nothing observed where nothing asks for it; labelled stars alone are enough for the transfer of that name."""
@@ -204,7 +204,7 @@ class TestLatent:
             (
                 {"library": LIBRARY, "assumed_snr": 100},
                 {},
-                r"expected \[\[data.observed\]\] for the transfer 'coral' with noise 'residuals', got none; name the",
+                r"expected \[\[data.observed\]\] for the transfer 'reconstruction' with noise 'residuals', got none; name the",
             ),
             (
                 {"library": LIBRARY, "assumed_snr": 100},
@@ -219,7 +219,7 @@ class TestLatent:
             (
                 {"parts": [SYNTHETIC, LABELLED], "observed": [SEEN]},
                 {},
-                "expected synthetic parts alone for the transfer 'coral', got 'stars' with labels; remove it, or set",
+                "expected synthetic parts alone for the transfer 'reconstruction', got 'stars' with labels; remove it, or set",
             ),
             (
                 {"parts": [SYNTHETIC], "observed": [SEEN]},
@@ -245,7 +245,11 @@ class TestLatent:
             (None, {"transfer": {"methods": "mmd"}}, r"known key in \[train.latent.transfer\], got 'methods'; known are"),
             (None, {"head": {"snr": 3}}, r"known key in \[train.latent.head\], got 'snr'"),
             (None, {"search": {"width": 3}}, r"known key in \[train.latent.search\], got 'width'"),
-            (None, {"latents": "pretrained"}, "expected latents = 'reencoded' for the transfer 'coral', got 'pretrained'"),
+            (
+                None,
+                {"latents": "pretrained", "transfer": {"method": "coral"}},
+                "expected latents = 'reencoded' for the transfer 'coral', got 'pretrained'",
+            ),
             (None, {"head": {"topology": "large"}}, r"expected a topology among .*, got 'large'; correct the name"),
             (None, {"transfer": {"held_back": 0.9}}, "expected a held_back above 0 and up to 0.5, got 0.9"),
         ],

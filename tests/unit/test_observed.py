@@ -195,7 +195,7 @@ def test_labelled_observed_stars_are_judged_by_trainings_without_them() -> None:
                 "autoencoders": 2,
                 "max_epochs": 30,
                 "batch_size": 32,
-                "transfer": {"method": "labels", "population": 0, "max_epochs": 40, "batch_size": 32},
+                "transfer": {"method": "labels", "frozen": [], "population": 0, "max_epochs": 40, "batch_size": 32},
             },
         },
         validation={"folds": 2, "seed": 1},
