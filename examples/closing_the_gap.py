@@ -41,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "MMD; residuals, population": {"transfer": {"method": "mmd", "weight": 0.3, "frozen": []}},
     "adversarial; residuals, population": {"transfer": {"method": "adversarial", "weight": 0.03, "frozen": []}},
 }
-"""What is changed of ``[train.latent]``: transfer; noise of synthetic spectra; whether these are drawn like the observed stars."""
+"""What is changed of ``[train.latent]``: transfer; noise of synthetic spectra; whether these are drawn like observed stars."""
 
 
 @dataclass(frozen=True)
