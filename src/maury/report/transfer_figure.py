@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from maury.assess.gap_transfer import SpaceGap
     from maury.regress.latent_run import ReconstructionError
 
+_SHOWN, _MARGIN = 0.995, 0.15  # quantile up to which points are shown, and the frame about them in their range
+
 
 @styled
 def transfer_figure(spaces: Sequence[SpaceGap], errors: Sequence[ReconstructionError]) -> Figure:
@@ -30,10 +32,14 @@ def transfer_figure(spaces: Sequence[SpaceGap], errors: Sequence[ReconstructionE
     for axes, space in zip(grid.flat, spaces, strict=False):
         axes.scatter(*space.synthetic.T, s=8, color=GREY, alpha=0.6, lw=0, label="synthetic, noise as observed", rasterized=True)
         axes.scatter(*space.observed.T, s=12, marker="D", color=VERMILION, alpha=0.8, lw=0, label="observed", rasterized=True)
-        axes.set(xlabel="principal component 1", ylabel="principal component 2", title=space.space)
+        both = np.vstack([space.synthetic, space.observed])
+        low, high = np.quantile(both, (1.0 - _SHOWN, _SHOWN), axis=0)
+        (left, bottom), (right, top) = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+        axes.set(xlim=(left, right), ylim=(bottom, top), title=space.space)
+        axes.set(xlabel="principal component 1", ylabel="principal component 2")
         text = f"{100 * space.beyond:.0f} % beyond"
         note(axes, f"{text}\nAUC {space.auc:.2f}" if np.isfinite(space.auc) else text)
-    grid[0, 0].legend(loc="lower left")
+    grid[0, 0].legend(loc="upper right")
     _bars(grid[1, 1], errors)
     return figure
 
