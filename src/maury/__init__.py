@@ -11,7 +11,8 @@ The map. Data walks down this list, and a room imports only from rooms above it 
 * 3 prepare       Spectra -> Spectra: medium, rest frame, masks, broadening, grid, continuum, velocity; ``Preparation`` = steps
     ``prepare``
 * 4 learn         torch modules; splits, the training loop and its checkpoints; labels -> flux (The Cannon, The Payne,
-                  covariance); flux -> labels (principal components and a network; convolutional networks that vote)
+                  covariance); flux -> labels (principal components and a network; convolutional networks and
+                  autoencoders that vote)
     ``networks train emulate regress``
 * 5 infer         chi-square, batched Levenberg-Marquardt, starts, velocity, regions: Emulator + Fitter -> LabelEstimates
     ``fit``

@@ -11,6 +11,7 @@
 * :mod:`~maury.assess.quality`: named cuts that set flags.
 * :mod:`~maury.assess.region`: hull, Mahalanobis distance and local density of the training labels.
 * :mod:`~maury.assess.gap`, :mod:`~maury.assess.gap_window`, :mod:`~maury.assess.domain`: how far spectra lie from those that a
-  model was trained on.
+  model was trained on; :mod:`~maury.assess.gap_transfer`: before and after a transfer, in flux and in latent numbers.
+* :mod:`~maury.assess.comparison`: several systems judged by the same stars.
 * :mod:`~maury.assess.mdwarf`: sequences of M dwarfs.
 """
