@@ -2,8 +2,8 @@
 
     python examples/closing_the_gap.py --data data
 
-All are the recipe ``lamost-red-transfer`` with other settings: the same library, the same observed spectra, the same noise, one
-autoencoder each. Prints bias (median) and robust scatter of estimate - LASP by way: mean over the seeds, and the standard
+All are the recipe ``lamost-red-transfer`` with other settings: the same library, the same observed spectra, one autoencoder
+each. Prints bias (median) and robust scatter of estimate - LASP by way: mean over the seeds, and the standard
 deviation of one seed's result; then a row for all seeds' autoencoders of the way, which vote together.
 """
 

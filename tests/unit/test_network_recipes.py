@@ -179,7 +179,13 @@ class TestLatent:
         assert set(LatentRecipe.model_fields) - {"preset"} == own
         nested = {name: set(LatentRecipe.model_fields[name].annotation.model_fields) for name in ("transfer", "head")}
         assert nested["transfer"] == {field.name for field in (*fields(TransferConfig), *fields(LoopConfig))} - {"loop"}
-        assert nested["head"] == {"topology", "joint", "members"} | {field.name for field in fields(LoopConfig)}
+        of_loop = {field.name for field in fields(LoopConfig)}
+        assert nested["head"] == {"topology", "joint", "members", "validation_fraction"} | of_loop
+
+    def test_layers_rest_in_the_presets_own_method_alone(self) -> None:
+        assert LatentRecipe(transfer={"method": "coral"}).to_config().transfer.frozen == ()
+        assert LatentRecipe(transfer={"method": "coral", "frozen": ["biases.1"]}).to_config().transfer.frozen == ("biases.1",)
+        assert LatentRecipe(transfer={"weight": 2.0}).to_config().transfer.frozen == ("weights.0", "biases.0")
 
     def test_the_released_transfer_rests_the_first_four_layers(self) -> None:
         assert LATENT["masbuitrago2024"].transfer.frozen == FROZEN == ("weights.[0-3]", "biases.[0-3]")

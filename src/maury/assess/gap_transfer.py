@@ -62,12 +62,15 @@ def transfer_gap(
 
     Parameters
     ----------
-    synthetic, observed : prepared spectra on the encoders' grid; of the synthetic ones a thousand are drawn.
+    synthetic, observed : prepared spectra on the encoders' grid; of either at most a thousand are drawn;
+        more than five synthetic ones.
     before, after : the encoders.
     seed : of draws, noise, folds and bootstrap.
     """
     random = np.random.default_rng(seed)
     chosen = synthetic[np.sort(random.permutation(len(synthetic))[:_REFERENCE])]
+    if len(observed) > _REFERENCE:
+        observed = observed[np.sort(np.random.default_rng(seed).permutation(len(observed))[:_REFERENCE])]
     reference, partners = with_noise_of(chosen, observed, seed), _partners(chosen, observed, random)
     good = observed.ivar > 0
 
@@ -114,5 +117,6 @@ def _map(synthetic: FloatArray, observed: FloatArray) -> tuple[FloatArray, Float
     some = synthetic[:_ON_MAP]
     both = np.vstack([some, observed])
     left, size, _ = np.linalg.svd(both - both.mean(axis=0), full_matrices=False)
-    points = np.asarray(left[:, :2] * size[:2])
+    points = np.zeros((len(both), 2))  # one latent number has one component
+    points[:, : min(2, len(size))] = left[:, :2] * size[:2]
     return points[: len(some)], points[len(some) :]

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from maury.report.comparison_page import PageTable
 
 _READING = (
-    "Every star is judged by a model that has not seen it. A system whose training set holds test stars was trained once for "
-    "each fold of them, without that fold; one whose training set holds none was trained once.",
+    "Every star is judged by a model that has not seen its labels; a transfer, which learns from spectra without labels too, may "
+    "have seen its spectrum among those. A system whose training set holds test stars was trained once for each fold of them, "
+    "without that fold; one whose training set holds none was trained once.",
     "All numbers are about the stars that every system has labels for; where n says “58 of 59”, the system itself has 59. Bias "
     "is the median of estimate − truth, scatter 1.4826 times its median absolute deviation; ± are bootstraps over stars. Above "
     "best is what the scatter has more than the smallest in the column, with the error of this difference on the same stars: "

@@ -1,7 +1,10 @@
-"""Several recipes on one data set with one split (``maury compare``): every star judged by models that have not seen it.
+"""Several recipes on one data set with one split (``maury compare``): every star judged by models that have not seen its
+labels.
 
 Test stars are split into folds. A recipe whose training set holds some of them is trained once for each fold, without that
-fold's stars; one whose training set holds none is trained once. All training is :func:`maury.recipes.run.train_on`.
+fold's stars; one whose training set holds none is trained once. All training is
+:func:`maury.recipes.run.train_on`. Spectra without labels that a transfer learns from (``[[data.observed]]``) may be of test
+stars, as they may be of the stars that a user wants labels of.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from maury import __version__
 from maury.assess.domain import set_gap
 from maury.errors import MauryError, ModelFileError, RecipeError, UsageError
 from maury.estimates import LabelEstimates
@@ -271,8 +275,10 @@ class _System:
         for name in ("errors", "weights"):
             if getattr(training, name) is not None:
                 arrays[name] = getattr(training, name)
+        if training.observed is not None:
+            arrays |= {"observed.flux": training.observed.flux, "observed.ivar": training.observed.ivar}
         settings = self.recipe.model_dump(mode="json", exclude={"test", "quick", "sweep", "description", "source"})
-        return fingerprint_of(settings, arrays)
+        return fingerprint_of({**settings, "maury": __version__}, arrays)
 
     def _judge(
         self, training: TrainingSet, rows: IntArray, stars: IntArray, fingerprint: str, number: int, photometry: Any

@@ -118,7 +118,11 @@ def train_latents(part: TrainingPart, device: str, checkpoints: Path | None, pro
     synthetic, stars = np.flatnonzero(~part.from_files), np.flatnonzero(part.from_files)
     observed, known = part.observed, None
     if stars.size:
-        some = [part.spectra[stars]] if observed is None else [observed, part.spectra[stars]]
+        labelled = part.spectra[stars]
+        meta = labelled.meta.copy()
+        meta["set"] = np.full(stars.size, "labelled")
+        labelled = labelled.with_pixels(meta=meta)
+        some = [labelled] if observed is None else [observed, labelled]
         unknown = np.full((0 if observed is None else len(observed), part.values.shape[1]), np.nan)
         observed, known = Spectra.stack(some), np.concatenate([unknown, part.values[stars]])
     training = train_latent(

@@ -23,7 +23,7 @@ from maury.regress.latent_config import LatentConfig, SearchConfig
 from maury.regress.pca_mlp_config import PRESETS as PCA_MLP
 from maury.regress.pca_mlp_config import PcaMlpConfig
 from maury.train.config import LoopConfig, Optimiser
-from maury.train.transfer_config import Transfer, TransferConfig
+from maury.train.transfer_config import JOINT, Transfer, TransferConfig
 
 Activation = Literal["silu", "tanh", "sigmoid", "relu", "leaky_relu"]
 
@@ -208,6 +208,7 @@ class HeadRecipe(LoopRecipe):
     topology: str | None = None
     joint: bool | None = None
     members: int | None = None
+    validation_fraction: float | None = Field(default=None, description="of the synthetic spectra, where the encoder rests")
 
 
 class LatentRecipe(NetworkRecipe):
@@ -246,10 +247,10 @@ class LatentRecipe(NetworkRecipe):
         head = _changed(preset.head, self.head.model_copy(update=seed if self.head.seed is None else {}), leave=("topology",))
         if self.head.topology is not None:
             head = replace(head, topology=topology_of(self.head.topology))
-        changes: dict[str, Any] = {
-            "head": head,
-            "transfer": _changed(preset.transfer, self.transfer.model_copy(update=seed if self.transfer.seed is None else {})),
-        }
+        transfer = self.transfer.model_copy(update=seed if self.transfer.seed is None else {})
+        if transfer.frozen is None and transfer.method in JOINT:  # layers rest in the preset's own method alone
+            transfer = transfer.model_copy(update={"frozen": ()})
+        changes: dict[str, Any] = {"head": head, "transfer": _changed(preset.transfer, transfer)}
         if self.noise is not None:
             changes["noise"] = None if self.noise == "none" else self.noise
         if self.search is not None:

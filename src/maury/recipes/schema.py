@@ -182,6 +182,11 @@ class Recipe(_Strict):
                 f"expected [[data.observed]] for the transfer {config.transfer.method!r} with noise {config.noise!r}, got none; "
                 "name the observed spectra"
             )
+        if self.data.observed and not wanted:
+            raise RecipeError(
+                "expected no [[data.observed]] without a transfer, population or noise like that of observed spectra, got some; "
+                "remove it"
+            )
         if config.transfer.method == "labels" and not labelled:
             raise RecipeError(
                 "expected a part with spectra and table for the transfer 'labels', got none; add the labelled stars"

@@ -61,7 +61,8 @@ class Domain:
 
 
 class Noise:
-    """Adds noise to synthetic inputs: white, like that of observed spectra drawn at random (bad pixels too), or none.
+    """Adds noise to synthetic inputs: white, like that of observed spectra drawn at random (bad pixels too), for half of them
+    what observed spectra have beyond synthetic ones, or none.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ class Joint:
         self.scale = _Scaling(inputs, device)
         x, weight, _ = synthetic.on(device)
         y = targets(scaled, config, device)
-        train, held, some = (torch.as_tensor(r, device=device) for r in (rows, held_back, seen))
+        train, held, some = (torch.as_tensor(r, device=device) for r in (rows, _some(held_back), seen))
         self.x, self.weight, self.y = x[train], weight[train], y[:, train]
         self.held = (noise(x[held], torch.Generator().manual_seed(config.loop.seed + 1)), x[held], weight[held], y[:, held])
         x, weight, _ = observed.on(device)
@@ -295,10 +296,8 @@ class Joint:
     def validate(self, network: nn.Module) -> Tensor:
         """The same on held-back synthetic spectra and the observed ones. What a critic finds counts as far as it beats chance."""
         assert isinstance(network, Together)
-        batch = tuple(part[:_ROWS] for part in self.held[:3])
-        total, own, other = self._common(
-            network, (*batch, self.held[3][:, :_ROWS]), self.observed[:_ROWS], self.observed_weight[:_ROWS]
-        )
+        look = torch.as_tensor(_some(np.arange(len(self.observed))), device=self.observed.device)
+        total, own, other = self._common(network, self.held, self.observed[look], self.observed_weight[look])
         if self.transfer.method == "labels":
             extra = self._labelled(network, self.labelled, self.known)
         elif self.transfer.method == "adversarial":
@@ -328,6 +327,11 @@ class Joint:
 
     def _labelled(self, network: Together, x: Tensor, y: Tensor) -> Tensor:
         return label_squares(network.heads, self.scale(network.autoencoder.encode(x)[0]), y).mean()
+
+
+def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most so many rows as are looked at without gradient at a time, spread over all."""
+    return rows if len(rows) <= _ROWS else np.sort(np.random.default_rng(0).permutation(rows)[:_ROWS])
 
 
 class _Scaling:

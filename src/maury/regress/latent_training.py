@@ -44,7 +44,7 @@ class LatentTraining:
     networks : encoders for observed spectra and their regressors, one for each autoencoder.
     before : the encoders as they were before the transfer.
     history : losses by epoch of the stages of each autoencoder.
-    errors : of both domains, and of spectra that no stage has seen.
+    errors : of both domains, and of spectra that no stage has learned from.
     search : all that the grid search tried, best first; empty without a search.
     held_back : (n,) synthetic spectra that chose epochs. Judge on others.
     """
@@ -76,6 +76,7 @@ def train_latent(
     ----------
     spectra : n synthetic spectra; bad pixels have their mean.
     labels, values : the labels and their (n, K) values in label units, all finite.
+    config : None: :class:`~maury.regress.latent_config.LatentConfig` as it is, without a transfer.
     observed : m spectra on the same grid.
     observed_values : (m, K) label units, NaN where not known; the transfer "labels" alone uses them.
     groups : (n,) names: spectra of one name are held back together.

@@ -1,4 +1,5 @@
-"""White noise for spectra that judge networks trained with noise: errors are learned on spectra like those they are for."""
+"""Noise like that of observed spectra: for spectra that judge networks (errors are learned on spectra like those they are for),
+and residuals for those that train them."""
 
 from __future__ import annotations
 

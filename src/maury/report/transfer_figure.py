@@ -34,7 +34,8 @@ def transfer_figure(spaces: Sequence[SpaceGap], errors: Sequence[ReconstructionE
         axes.scatter(*space.observed.T, s=12, marker="D", color=VERMILION, alpha=0.8, lw=0, label="observed", rasterized=True)
         both = np.vstack([space.synthetic, space.observed])
         low, high = np.quantile(both, (1.0 - _SHOWN, _SHOWN), axis=0)
-        (left, bottom), (right, top) = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+        margin = _MARGIN * np.where(high > low, high - low, 1.0)
+        (left, bottom), (right, top) = low - margin, high + margin
         axes.set(xlim=(left, right), ylim=(bottom, top), title=space.space)
         axes.set(xlabel="principal component 1", ylabel="principal component 2")
         text = f"{100 * space.beyond:.0f} % beyond"

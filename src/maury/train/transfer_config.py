@@ -30,7 +30,8 @@ class TransferConfig:
     frozen : parameters that stay, as patterns of names: "weights.[0-3]" is the weights of the first four layers.
     population : times that all is trained again on synthetic spectra drawn anew, as often as the labels found of the observed
         ones say that there are such stars.
-    held_back : share of the observed spectra that the transfer does not see: they tell how well it generalises.
+    held_back : share of the observed spectra (one in 1 / share, rounded) that the transfer does not learn from. In
+        "reconstruction" they choose the epoch. Visits of one star are not kept together.
     loop : optimiser, epochs, patience.
 
     Raises
