@@ -45,8 +45,8 @@ STARS = (
 )
 NAMES = tuple(f"car-{number}-sci-vis_A.fits" for number in range(len(STARS)))
 SNR = 500.0
-# Of the stars' own scatter: what a model that knows nothing would be off by. The few epochs of [quick] leave 0.45, 0.55 and 0.24 of
-# it for Teff, log g and [M/H]; of v sin i 0.74, which is not asked for
+# Of the stars' own scatter: what a model that knows nothing would be off by. The few epochs of [quick] leave 0.45, 0.55 and 0.24
+# of it for Teff, log g and [M/H]; of v sin i 0.74, which is not asked for
 SHARE = 0.75
 MODEL = "masbuitrago.safetensors"
 
