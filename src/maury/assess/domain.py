@@ -22,8 +22,11 @@ FloatArray = NDArray[np.float64]
 SNR_VARIANTS = (np.inf, 150.0, 100.0, 50.0)
 """Of the synthetic spectra, as in the paper."""
 
-_QUANTILE = 0.99
-_PARTNERS = 5  # synthetic neighbours of each star
+QUANTILE = 0.99
+"""Of the distances among synthetic spectra: beyond it an observed one lies outside."""
+
+PARTNERS = 5
+"""Synthetic neighbours of each star."""
 _FOLDS = 5
 _MIN_STARS = 20  # fewer tell nothing
 _STARS_PER_FEATURE, _MAX_FEATURES = 5, 30
@@ -90,7 +93,7 @@ def plain_share(window: GapWindow, own: FloatArray, snr: float, random: np.rando
     synthetic = window.reference_flux(snr, random).astype(np.float32)
     among = synthetic @ synthetic.T
     np.fill_diagonal(among, -np.inf)
-    lowest = np.quantile(_tenth(among), 1.0 - _QUANTILE)
+    lowest = np.quantile(_tenth(among), 1.0 - QUANTILE)
     return float((_tenth(_unit(own).astype(np.float32) @ synthetic.T) < lowest).mean())
 
 
@@ -111,11 +114,11 @@ def classified(window: GapWindow, own: FloatArray, variance: FloatArray, random:
     n = len(own)
     if n < _MIN_STARS:
         return np.full(n, np.nan)
-    chosen, reach = window.neighbours(own @ window.basis.T.astype(np.float64), _PARTNERS)
+    chosen, reach = window.neighbours(own @ window.basis.T.astype(np.float64), PARTNERS)
     clean = window.references[chosen].astype(np.float64) @ window.basis.astype(np.float64)
     noise = np.sqrt(variance)[:, None] * random.standard_normal(clean.shape)
-    partners = window.bare((reach[:, :, None] * clean + noise).reshape(n * _PARTNERS, -1))
-    return told_apart(_unit(own), _unit(partners).reshape(n, _PARTNERS, -1), random)
+    partners = window.bare((reach[:, :, None] * clean + noise).reshape(n * PARTNERS, -1))
+    return told_apart(_unit(own), _unit(partners).reshape(n, PARTNERS, -1), random)
 
 
 def told_apart(observed: FloatArray, partners: FloatArray, random: np.random.Generator) -> FloatArray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maury.assess.domain import mean_and_error, told_apart
+from maury.assess.domain import PARTNERS, QUANTILE, mean_and_error, told_apart
 from maury.assess.gap_window import NEIGHBOUR
 from maury.regress.latent import Encoder
 from maury.regress.noise import with_noise_of
@@ -25,9 +25,7 @@ FloatArray = NDArray[np.float64]
 SPACES = ("flux", "latent numbers before", "latent numbers after")
 """Where the gap is looked at: inputs of the first encoder, and what all encoders make of them before and after the transfer."""
 
-_PARTNERS = 5  # nearest synthetic spectra of each star
 _REFERENCE = 1000  # synthetic spectra that stand for all
-_QUANTILE = 0.99
 _ON_MAP = 400  # synthetic spectra that are drawn
 
 
@@ -79,9 +77,9 @@ def transfer_gap(
         for each in see:
             own = each(observed.flux, good).astype(np.float64)
             others = each(reference.flux, reference.ivar > 0).astype(np.float64)
-            near = each(partners.reshape(-1, partners.shape[2]), np.repeat(good, _PARTNERS, axis=0)).astype(np.float64)
-            share = told_apart(own, near.reshape(len(own), _PARTNERS, -1), np.random.default_rng(seed))
-            away = _tenth(own, others) / np.quantile(_tenth(others, others, itself=1), _QUANTILE)
+            near = each(partners.reshape(-1, partners.shape[2]), np.repeat(good, PARTNERS, axis=0)).astype(np.float64)
+            share = told_apart(own, near.reshape(len(own), PARTNERS, -1), np.random.default_rng(seed))
+            away = _tenth(own, others) / np.quantile(_tenth(others, others, itself=1), QUANTILE)
             area = mean_and_error(share[np.isfinite(share)], np.random.default_rng(seed))
             found.append((float(np.median(away)), float((away > 1).mean()), *area, *_map(others, own)))
         ratio, beyond, auc, error = np.mean([row[:4] for row in found], axis=0).tolist()
@@ -96,12 +94,12 @@ def transfer_gap(
 
 def _partners(synthetic: Spectra, observed: Spectra, random: np.random.Generator) -> FloatArray:
     """(n, 5, n_pixels) flux of the synthetic spectra nearest to each observed one by chi-square, with noise like its own."""
-    out = np.empty((len(observed), _PARTNERS, observed.n_pixels))
+    out = np.empty((len(observed), PARTNERS, observed.n_pixels))
     for row, (flux, ivar) in enumerate(zip(observed.flux, observed.ivar, strict=True)):
         chi2 = ((synthetic.flux - flux) ** 2) @ ivar
-        nearest = np.argpartition(chi2, _PARTNERS)[:_PARTNERS]
+        nearest = np.argpartition(chi2, PARTNERS)[:PARTNERS]
         sigma = np.where(ivar > 0, 1.0 / np.sqrt(np.where(ivar > 0, ivar, 1.0)), 0.0)
-        out[row] = synthetic.flux[nearest] + sigma * random.standard_normal((_PARTNERS, len(flux)))
+        out[row] = synthetic.flux[nearest] + sigma * random.standard_normal((PARTNERS, len(flux)))
     return out
 
 

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 
 def print_transfer(console: Console, run: TrainingRun, plots: Path | None) -> None:
-    """Print both tables; ``plots``: folder for the figure.
-
-    Raises
-    ------
-    ValueError
-        If the run has no transfer: the caller looks first.
-    """
+    """Print both tables of a run that has a transfer; ``plots``: folder for the figure."""
     import numpy as np
 
     from maury.assess.gap_transfer import transfer_gap
@@ -26,8 +20,7 @@ def print_transfer(console: Console, run: TrainingRun, plots: Path | None) -> No
     from maury.report.style import save_figure
     from maury.report.transfer_figure import transfer_figure
 
-    if run.transfer is None:
-        raise ValueError("expected a run with a transfer")
+    assert run.transfer is not None  # the caller has looked
     console.print("\nreconstruction, rms of the flux over usable pixels (noise of the spectra included):")
     rows = [
         [error.spectra, str(error.n), f"{np.sqrt(error.before):.5f}", f"{np.sqrt(error.after):.5f}"]
