@@ -94,6 +94,7 @@ def training(folder: Path) -> LatentTraining:
         done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert re.search(r"model [0-9a-f]{12} written to", done.stdout)
+    assert re.search(r"autoencoders searched.*; the first 1 are kept:\n *first layer +penalty +error", done.stdout)
     (run,) = runs
     assert run.training_set.observed is not None
     assert len(run.training_set.observed) == len(STARS)

@@ -1,4 +1,4 @@
-"""What ``maury train`` says of a transfer: reconstruction and gap before and after, printed and drawn."""
+"""What ``maury train`` says of autoencoders: the search, and reconstruction and gap before and after the transfer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def print_transfer(console: Console, run: TrainingRun, plots: Path | None) -> None:
-    """Print both tables of a run that has a transfer; ``plots``: folder for the figure."""
+    """Print the tables of a run that has autoencoders; ``plots``: folder for the figure."""
     import numpy as np
 
     from maury.assess.gap_transfer import transfer_gap
@@ -21,6 +21,11 @@ def print_transfer(console: Console, run: TrainingRun, plots: Path | None) -> No
     from maury.report.transfer_figure import transfer_figure
 
     assert run.transfer is not None  # the caller has looked
+    if run.transfer.search:
+        kept = len(run.transfer.networks)
+        console.print(f"\nautoencoders searched, cross-validated mean squared error of the inputs; the first {kept} are kept:")
+        rows = [[str(c.width), f"{c.penalty:.3g}", f"{c.error:.4g}"] for c in run.transfer.search]
+        print_table(console, ["first layer", "penalty", "error"], rows)
     console.print("\nreconstruction, rms of the flux over usable pixels (noise of the spectra included):")
     rows = [
         [error.spectra, str(error.n), f"{np.sqrt(error.before):.5f}", f"{np.sqrt(error.after):.5f}"]

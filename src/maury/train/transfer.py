@@ -84,7 +84,8 @@ class Critic(nn.Module):
     def __init__(self, n_features: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
         bare = torch.nn.utils.skip_init  # torch's own first weights would draw from its global generator
-        first, last = (bare(nn.Linear, *sizes) for sizes in ((n_features, hidden), (hidden, 1)))  # type: ignore[no-untyped-call]
+        sizes = ((n_features, hidden), (hidden, 1))
+        first, last = (bare(nn.Linear, *size) for size in sizes)  # type: ignore[no-untyped-call] # torch has no types for it
         self.layers = nn.Sequential(first, nn.ReLU(), last)
         with torch.no_grad():
             for p in self.parameters():
